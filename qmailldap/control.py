@@ -1,0 +1,291 @@
+"""The control directory: small files, one fact each, read into one frozen object.
+
+The files, their kinds and their defaults are those of reference.md, "Control files". A new site
+fact is a new field here, with its file's name, and a row in docs/control-files.md.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import stat
+from pathlib import Path
+
+import attrs
+
+from qmailldap.account import HIGHEST_ID, LOWEST_ID, AccountDefaults, Quota
+
+__all__ = [
+    "DOT_MODES",
+    "Control",
+    "ControlError",
+    "ServerAddress",
+    "read_control",
+]
+
+DOT_MODES = ("both", "dotonly", "ldaponly", "ldapwithprog", "none")
+LDAP_PORT = 389
+
+_LARGEST_FILE = 1024 * 1024
+_DIGITS = re.compile(rb"[0-9]+")
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?\Z")
+
+
+class ControlError(Exception):
+    """A control file that a server cannot be started with.
+
+    ``file`` is its path, ``problem`` says what is wrong with it and names the value, unless that is
+    a secret.
+    """
+
+    def __init__(self, file: str, problem: str) -> None:
+        super().__init__(f"{file}: {problem}")
+        self.file = file
+        self.problem = problem
+
+
+@attrs.frozen
+class ServerAddress:
+    """Where a directory server listens."""
+
+    host: str
+    port: int = LDAP_PORT
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@attrs.frozen(kw_only=True)
+class Control:
+    """The facts of the site; each field is the control file of its name, or says which it is.
+
+    ``ldaptimeout`` is in seconds, the quota's size in octets. ``warnings`` are lines about files
+    that can be used but should be looked at.
+    """
+
+    ldapserver: tuple[ServerAddress, ...]
+    me: str | None = None
+    ldapbasedn: str = ""
+    ldapobjectclass: str | None = None
+    ldaplogin: str = ""
+    ldappassword: bytes = attrs.field(default=b"", repr=False)
+    ldaptimeout: int = 30
+    ldaprebind: bool = False
+    ldapuid: int | None = None
+    ldapgid: int | None = None
+    ldapmessagestore: str | None = None
+    ldapdefaultdotmode: str = "ldaponly"
+    defaultquota: Quota = attrs.field(factory=Quota)
+    """defaultquotasize and defaultquotacount"""
+    ldapcluster: bool = False
+    ldapclusterhosts: tuple[str, ...] = ()
+    ldaplocaldelivery: bool = True
+    dirmaker: str | None = None
+    defaultdelivery: str = "./Maildir/"
+    """defaultdelivery, else aliasempty"""
+    certificate: Path | None = None
+    """cert.pem, where there is one"""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def account_defaults(self) -> AccountDefaults:
+        """What these files say for records that are silent."""
+        return AccountDefaults(
+            uid=self.ldapuid,
+            gid=self.ldapgid,
+            message_store=self.ldapmessagestore,
+            quota=self.defaultquota,
+            delivery=self.defaultdelivery,
+        )
+
+
+def read_control(directory: str | os.PathLike[str]) -> Control:
+    """Read every control file in ``directory``.
+
+    Raises `ControlError` for a required file that is missing, a file that cannot be read, a value
+    out of its range.
+    """
+    files = _Files(Path(directory))
+    ldapserver = tuple(
+        _server_address(files, word) for line in files.list("ldapserver") for word in line.split()
+    )
+    if not ldapserver:
+        raise files.error("ldapserver", "names no directory server, and one is required")
+    cluster = files.flag("ldapcluster", default=False)
+    me = files.line("me")
+    if cluster and me is None:
+        raise files.error("me", "is missing or empty, and ldapcluster is 1, which requires it")
+    message_store = files.line("ldapmessagestore")
+    if message_store is not None:
+        if not message_store.startswith("/"):
+            raise files.error("ldapmessagestore", f"{message_store!r} is not an absolute path")
+        message_store = message_store.rstrip("/") + "/"
+    dot_mode = (files.line("ldapdefaultdotmode") or "ldaponly").lower()
+    if dot_mode not in DOT_MODES:
+        raise files.error("ldapdefaultdotmode", f"{dot_mode!r} is none of {', '.join(DOT_MODES)}")
+    object_class = files.line("ldapobjectclass")
+    return Control(
+        ldapserver=ldapserver,
+        me=me,
+        ldapbasedn=files.line("ldapbasedn") or "",
+        ldapobjectclass=object_class,
+        ldaplogin=files.line("ldaplogin") or "",
+        ldappassword=files.secret("ldappassword"),
+        ldaptimeout=files.number("ldaptimeout", 1, 3600, default=30),
+        ldaprebind=files.flag("ldaprebind", default=False),
+        ldapuid=files.id("ldapuid"),
+        ldapgid=files.id("ldapgid"),
+        ldapmessagestore=message_store,
+        ldapdefaultdotmode=dot_mode,
+        defaultquota=Quota(
+            size=files.number("defaultquotasize", 0, 2**63 - 1, default=0),
+            count=files.number("defaultquotacount", 0, 2**63 - 1, default=0),
+        ),
+        ldapcluster=cluster,
+        ldapclusterhosts=files.list("ldapclusterhosts"),
+        ldaplocaldelivery=files.flag("ldaplocaldelivery", default=True),
+        dirmaker=files.line("dirmaker"),
+        defaultdelivery=_default_delivery(files),
+        certificate=files.existing("cert.pem"),
+        warnings=tuple(files.warnings),
+    )
+
+
+class _Files:
+    """Reads the files of one directory by the rules of their kinds."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.warnings: list[str] = []
+        try:
+            is_directory = stat.S_ISDIR(os.stat(directory).st_mode)
+        except OSError as error:
+            raise ControlError(str(directory), f"cannot be used: {error.strerror}") from None
+        if not is_directory:
+            raise ControlError(str(directory), "is not a directory")
+
+    def error(self, name: str, problem: str) -> ControlError:
+        return ControlError(str(self._directory / name), problem)
+
+    def line(self, name: str) -> str | None:
+        """The first line; None where there is no such file or the line is empty."""
+        raw = self._first_line(name)
+        return self._text(name, raw) if raw else None
+
+    def secret(self, name: str) -> bytes:
+        """The first line as octets, empty by default; warned of when everybody may read it."""
+        line = self._first_line(name)
+        if line and os.stat(self._directory / name).st_mode & stat.S_IROTH:
+            self.warnings.append(f"{self._directory / name} can be read by everyone")
+        return line or b""
+
+    def list(self, name: str) -> tuple[str, ...]:
+        """Every line that is neither empty nor a comment."""
+        lines = (_stripped(line) for line in (self._read(name) or b"").split(b"\n"))
+        return tuple(self._text(name, line) for line in lines if line and line[:1] != b"#")
+
+    def number(self, name: str, least: int, most: int, *, default: int) -> int:
+        """The digits that the first line starts with, in ``least`` … ``most``."""
+        number = self._digits(name)
+        if number is None:
+            return default
+        if not least <= number <= most:
+            raise self.error(name, f"{number} is out of range: {least} to {most}")
+        return number
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """A number that is 0 or 1."""
+        return bool(self.number(name, 0, 1, default=int(default)))
+
+    def id(self, name: str) -> int | None:
+        """A user or group id; 0 is the original's "not set"."""
+        if not self._digits(name):
+            return None
+        return self.number(name, LOWEST_ID, HIGHEST_ID, default=0)
+
+    def existing(self, name: str) -> Path | None:
+        """The path of the file, where there is one; it must be readable."""
+        path = self._directory / name
+        if not os.path.lexists(path):
+            return None
+        if not os.access(path, os.R_OK):
+            raise self.error(name, "cannot be read")
+        return path
+
+    def _digits(self, name: str) -> int | None:
+        digits = _DIGITS.match(self._first_line(name) or b"")
+        if digits is None:
+            return None
+        if len(digits[0].lstrip(b"0")) > 20:
+            raise self.error(name, f"a number of {len(digits[0])} digits is out of range")
+        return int(digits[0])
+
+    def _first_line(self, name: str) -> bytes | None:
+        content = self._read(name)
+        return None if content is None else _stripped(content.split(b"\n", 1)[0])
+
+    def _text(self, name: str, raw: bytes) -> str:
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.error(name, f"{raw!r} is not UTF-8 text") from None
+        if any(ord(character) < 32 or ord(character) == 127 for character in text):
+            raise self.error(name, f"{text!r} holds a control character")
+        return text
+
+    def _read(self, name: str) -> bytes | None:
+        path = self._directory / name
+        try:
+            with open(path, "rb") as file:
+                content = file.read(_LARGEST_FILE + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.error(name, f"cannot be read: {error.strerror}") from None
+        if len(content) > _LARGEST_FILE:
+            raise self.error(name, f"is larger than {_LARGEST_FILE} octets")
+        return content
+
+
+def _stripped(line: bytes) -> bytes:
+    return line.rstrip(b" \t\n")
+
+
+def _server_address(files: _Files, word: str) -> ServerAddress:
+    """``host``, ``host:port``, ``address``, ``[v6 address]`` or ``[v6 address]:port``."""
+    bad = files.error("ldapserver", f"{word!r} is neither host nor host:port")
+    if word.startswith("["):
+        host, bracket, rest = word[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")) or not _is_address(host):
+            raise bad
+        port = rest[1:] if rest else str(LDAP_PORT)
+    elif word.count(":") > 1 and _is_address(word):
+        host, port = word, str(LDAP_PORT)
+    else:
+        host, colon, port = word.partition(":")
+        port = port if colon else str(LDAP_PORT)
+        if not _HOST_NAME.match(host):
+            raise bad
+    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise files.error("ldapserver", f"{word!r}: the port is out of range: 1 to 65535")
+    return ServerAddress(host, int(port))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _default_delivery(files: _Files) -> str:
+    for name in ("defaultdelivery", "aliasempty"):
+        line = files.line(name)
+        if line is None:
+            continue
+        if line[0] in "|&#":
+            raise files.error(name, f"{line!r} does not name a Maildir")
+        return line
+    return "./Maildir/"

@@ -1,0 +1,73 @@
+"""Every way a login can be refused: one table, read by the protocol, the commands and the log.
+
+Nothing may enter here that knows how a refusal comes about; the rows are facts only.
+Source: reference.md, "The decision"; RFC 2449 section 8 and RFC 3206 for the response codes.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+from twisted.cred.error import UnauthorizedLogin
+from twisted.logger import LogLevel
+
+__all__ = ["LoginRefused", "Outcome", "Refusal"]
+
+
+@attrs.frozen
+class Outcome:
+    """What is known of one way to be refused.
+
+    ``exit_code`` is the checkpassword exit code, ``text`` what follows -ERR, ``code`` the response
+    code of RFC 2449 and RFC 3206 without its brackets, ``severity`` the level of its log line.
+    """
+
+    exit_code: int
+    text: str
+    code: str
+    severity: LogLevel
+
+
+class Refusal(enum.Enum):
+    """Why a login was refused; each row is everything anyone needs to know of it."""
+
+    CONFIGURATION = Outcome(1, "error in server configuration", "SYS/PERM", LogLevel.error)
+    DIRECTORY_UNREACHABLE = Outcome(
+        2, "unable to contact authorization server", "SYS/TEMP", LogLevel.warn
+    )
+    WRONG_CREDENTIALS = Outcome(3, "authorization failed", "AUTH", LogLevel.info)
+    ACCOUNT_DISABLED = Outcome(4, "account disabled", "AUTH", LogLevel.info)
+    MAILHOST_UNREACHABLE = Outcome(5, "mailhost is unreachable", "SYS/TEMP", LogLevel.warn)
+    MAILBOX_CORRUPTED = Outcome(6, "mailbox is corrupted", "SYS/PERM", LogLevel.error)
+    SUBPROGRAM_NOT_STARTED = Outcome(7, "unable to start subprogram", "SYS/TEMP", LogLevel.error)
+    OUT_OF_MEMORY = Outcome(8, "out of memory", "SYS/TEMP", LogLevel.error)
+    RECORD_INCORRECT = Outcome(25, "user record incorrect", "SYS/PERM", LogLevel.warn)
+    MAILBOX_NOT_CREATED = Outcome(61, "mailbox could not be created", "SYS/TEMP", LogLevel.error)
+    MAILBOX_MISSING = Outcome(62, "the users mailbox does not exist", "SYS/PERM", LogLevel.warn)
+    TEMPORARY = Outcome(111, "temporary error", "SYS/TEMP", LogLevel.warn)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The row of the table."""
+        return self.value
+
+
+class LoginRefused(UnauthorizedLogin):
+    """A login was refused.
+
+    ``refusal`` is the true reason and ``detail`` a line about it, both for the log; ``detail``
+    never carries a password or a hash. ``shown`` is the reason a client may be told: a fault of the
+    record that keeps its password from being proved reads as a wrong password, for otherwise a
+    stranger would learn from it that the account exists (design.md, "Contracts").
+    """
+
+    def __init__(self, refusal: Refusal, detail: str = "", *, shown: Refusal | None = None) -> None:
+        self.refusal = refusal
+        self.detail = detail
+        self.shown = refusal if shown is None else shown
+        # What str() shows is what stock Twisted would send to the client.
+        super().__init__(self.shown.outcome.text)
+
+    def __repr__(self) -> str:
+        return f"<LoginRefused {self.refusal.name}: {self.detail}>"

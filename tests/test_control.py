@@ -1,0 +1,259 @@
+"""The reading rules of control files, and every file's default and bounds."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from qmailldap.account import Quota
+from qmailldap.control import Control, ControlError, ServerAddress, read_control
+
+
+class ControlTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
+
+    def read(self, **files: bytes | str) -> Control:
+        for name, content in {"ldapserver": "localhost", **files}.items():
+            raw = content.encode() if isinstance(content, str) else content
+            (self.directory / name).write_bytes(raw)
+        return read_control(self.directory)
+
+    def assert_wrong(self, name: str, content: bytes | str, *said: str) -> None:
+        """Reading fails, and says which file and what value is wrong."""
+        with self.assertRaises(ControlError) as caught:
+            self.read(**{name: content})
+        self.assertEqual(caught.exception.file, str(self.directory / name))
+        for text in said:
+            self.assertIn(text, str(caught.exception))
+        (self.directory / name).unlink()
+
+    def test_everything_but_the_servers_has_a_default(self) -> None:
+        self.assertEqual(self.read(), Control(ldapserver=(ServerAddress("localhost", 389),)))
+
+    def test_every_file_is_read(self) -> None:
+        control = self.read(
+            me="mail1.example.org",
+            ldapserver="ldap1\nldap2:3890\n",
+            ldapbasedn="dc=example,dc=org",
+            ldapobjectclass="qmailUser",
+            ldaplogin="cn=pop3",
+            ldappassword="secret",
+            ldaptimeout="5",
+            ldaprebind="1",
+            ldapuid="500",
+            ldapgid="501",
+            ldapmessagestore="/store",
+            ldapdefaultdotmode="both",
+            defaultquotasize="1000000",
+            defaultquotacount="1000",
+            ldapcluster="1",
+            ldapclusterhosts="a\nb",
+            ldaplocaldelivery="0",
+            dirmaker="/bin/dirmaker",
+            defaultdelivery="./Post/",
+        )
+        (self.directory / "cert.pem").touch()
+        (self.directory / "ldappassword").chmod(0o600)
+        self.assertEqual(
+            read_control(self.directory),
+            Control(
+                me="mail1.example.org",
+                ldapserver=(ServerAddress("ldap1", 389), ServerAddress("ldap2", 3890)),
+                ldapbasedn="dc=example,dc=org",
+                ldapobjectclass="qmailUser",
+                ldaplogin="cn=pop3",
+                ldappassword=b"secret",
+                ldaptimeout=5,
+                ldaprebind=True,
+                ldapuid=500,
+                ldapgid=501,
+                ldapmessagestore="/store/",
+                ldapdefaultdotmode="both",
+                defaultquota=Quota(1000000, 1000),
+                ldapcluster=True,
+                ldapclusterhosts=("a", "b"),
+                ldaplocaldelivery=False,
+                dirmaker="/bin/dirmaker",
+                defaultdelivery="./Post/",
+                certificate=self.directory / "cert.pem",
+            ),
+        )
+        self.assertEqual(control.account_defaults.message_store, "/store/")
+
+    def test_a_line_file_is_its_first_line_without_trailing_blanks(self) -> None:
+        self.assertEqual(self.read(me="host \t \nsecond line\n").me, "host")
+        self.assertEqual(self.read(me=" host").me, " host")
+
+    def test_an_empty_line_is_as_good_as_no_file(self) -> None:
+        control = self.read(me="\nhost\n", ldapobjectclass=" \n", ldapmessagestore="")
+        self.assertEqual((control.me, control.ldapobjectclass), (None, None))
+        self.assertIsNone(control.ldapmessagestore)
+
+    def test_a_list_file_leaves_out_empty_lines_and_comments(self) -> None:
+        control = self.read(ldapclusterhosts="a \n\n# b\n \nc#d\n #e\n")
+        self.assertEqual(control.ldapclusterhosts, ("a", "c#d", " #e"))
+
+    def test_a_number_is_the_digits_at_the_start(self) -> None:
+        self.assertEqual(self.read(ldaptimeout="12 seconds\n").ldaptimeout, 12)
+        self.assertEqual(self.read(ldaptimeout="soon").ldaptimeout, 30)
+        self.assertEqual(self.read(ldaptimeout="-5").ldaptimeout, 30)
+        self.assertEqual(self.read(ldaptimeout="").ldaptimeout, 30)
+
+    def test_numbers_out_of_range_are_named(self) -> None:
+        for name, value in (
+            ("ldaptimeout", "0"),
+            ("ldaptimeout", "3601"),
+            ("ldaprebind", "2"),
+            ("ldapcluster", "7"),
+            ("ldaplocaldelivery", "2"),
+            ("ldapuid", "99"),
+            ("ldapgid", "4294967295"),
+            ("defaultquotasize", "9223372036854775808"),
+        ):
+            self.assert_wrong(name, value, value)
+        self.assert_wrong("ldaptimeout", "9" * 100_000, "100000 digits")
+
+    def test_the_id_0_is_not_set(self) -> None:
+        self.assertIsNone(self.read(ldapuid="0").ldapuid)
+
+    def test_no_server_is_an_error(self) -> None:
+        self.assert_wrong("ldapserver", "", "required")
+        self.assert_wrong("ldapserver", "# none\n\n", "required")
+        with self.assertRaises(ControlError) as caught:
+            read_control(self.directory)
+        self.assertIn("ldapserver", str(caught.exception))
+
+    def test_servers_are_named_by_host_address_and_port(self) -> None:
+        control = self.read(
+            ldapserver="ldap.example.org\n10.0.0.1:1389\n[2001:db8::1]:636\n[::1]\n::1\na b:1\n"
+        )
+        self.assertEqual(
+            [str(server) for server in control.ldapserver],
+            [
+                "ldap.example.org:389",
+                "10.0.0.1:1389",
+                "[2001:db8::1]:636",
+                "[::1]:389",
+                "[::1]:389",
+                "a:389",
+                "b:1",
+            ],
+        )
+
+    def test_a_server_that_is_none_is_an_error(self) -> None:
+        for value in (
+            "host:0",
+            "host:65536",
+            "host:x",
+            "host:",
+            "ldap://host",
+            "[::1",
+            "[x]",
+            ":1",
+        ):
+            self.assert_wrong("ldapserver", value, value)
+
+    def test_clustering_needs_a_name(self) -> None:
+        with self.assertRaises(ControlError) as caught:
+            self.read(ldapcluster="1")
+        self.assertIn("me: is missing", str(caught.exception))
+
+    def test_a_dot_mode_is_one_of_five(self) -> None:
+        self.assertEqual(self.read(ldapdefaultdotmode="DotOnly").ldapdefaultdotmode, "dotonly")
+        self.assert_wrong("ldapdefaultdotmode", "sometimes", "sometimes", "ldapwithprog")
+
+    def test_a_message_store_is_absolute_and_ends_in_one_slash(self) -> None:
+        self.assertEqual(self.read(ldapmessagestore="/a//").ldapmessagestore, "/a/")
+        self.assertEqual(self.read(ldapmessagestore="/").ldapmessagestore, "/")
+        self.assert_wrong("ldapmessagestore", "store", "store")
+
+    def test_the_default_delivery_is_defaultdelivery_else_aliasempty(self) -> None:
+        self.assertEqual(self.read(aliasempty="./Alias/").defaultdelivery, "./Alias/")
+        self.assertEqual(self.read(defaultdelivery="./Own/").defaultdelivery, "./Own/")
+        self.assert_wrong("defaultdelivery", "|program", "|program")
+
+    def test_a_file_that_cannot_be_read_is_an_error(self) -> None:
+        (self.directory / "me").mkdir()
+        with self.assertRaises(ControlError) as caught:
+            self.read()
+        self.assertIn("me: cannot be read", str(caught.exception))
+
+    def test_a_certificate_that_leads_nowhere_is_an_error(self) -> None:
+        (self.directory / "cert.pem").symlink_to("nowhere")
+        with self.assertRaises(ControlError):
+            self.read()
+
+    def test_text_that_is_no_text_is_an_error(self) -> None:
+        self.assert_wrong("ldapbasedn", b"dc=caf\xe9", "UTF-8")
+        self.assert_wrong("ldapbasedn", b"dc=x\r\n", "control character")
+        self.assert_wrong("me", b"a\x00b", "control character")
+
+    def test_a_control_directory_that_is_none_is_an_error(self) -> None:
+        for path in (self.directory / "missing", self.directory / "file"):
+            (self.directory / "file").touch()
+            with self.assertRaises(ControlError) as caught:
+                read_control(path)
+            self.assertIn(str(path), str(caught.exception))
+
+    def test_a_password_everyone_can_read_is_warned_of(self) -> None:
+        self.read(ldappassword="secret")
+        path = self.directory / "ldappassword"
+        path.chmod(0o644)
+        (warning,) = read_control(self.directory).warnings
+        self.assertIn("ldappassword", warning)
+        path.chmod(0o640)
+        self.assertEqual(read_control(self.directory).warnings, ())
+
+    def test_a_password_may_hold_any_octets_but_is_never_shown(self) -> None:
+        control = self.read(ldappassword=b"\xff\x01 s\xe9cret \n")
+        self.assertEqual(control.ldappassword, b"\xff\x01 s\xe9cret")
+        self.assertNotIn("cret", repr(control))
+
+    def test_reading_changes_nothing(self) -> None:
+        self.read(me="host")
+        before = sorted((name, os.stat(self.directory / name)[stat.ST_MTIME]) for name in ("me",))
+        read_control(self.directory)
+        self.assertEqual(sorted(os.listdir(self.directory)), ["ldapserver", "me"])
+        self.assertEqual(before, [("me", os.stat(self.directory / "me")[stat.ST_MTIME])])
+
+    @given(
+        st.sampled_from(
+            [
+                "me",
+                "ldapserver",
+                "ldapbasedn",
+                "ldappassword",
+                "ldaptimeout",
+                "ldapuid",
+                "ldapmessagestore",
+                "ldapdefaultdotmode",
+                "ldapclusterhosts",
+                "defaultquotasize",
+                "defaultdelivery",
+            ]
+        ),
+        st.binary(max_size=80),
+    )
+    def test_any_content_is_read_or_named_as_the_fault(self, name: str, content: bytes) -> None:
+        try:
+            control = self.read(**{name: content})
+        except ControlError as error:
+            self.assertEqual(error.file, str(self.directory / name))
+        else:
+            # Compared with a second, naive reading of the rules.
+            first = content.split(b"\n")[0].rstrip(b" \t\n")
+            if name == "me":
+                self.assertEqual((control.me or "").encode(), first)
+            elif name == "ldappassword":
+                self.assertEqual(control.ldappassword, first)
+            elif name == "ldaptimeout":
+                digits = first[: len(first) - len(first.lstrip(b"0123456789"))]
+                self.assertEqual(control.ldaptimeout, int(digits or b"30"))
+        (self.directory / name).unlink()
