@@ -1,0 +1,118 @@
+"""Which scheme a value is of: reference.md, "Password values", and the names others give them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64encode
+
+from qmailldap.passwords.crypt3 import Crypt
+from qmailldap.passwords.derived import PBKDF2, Argon2
+from qmailldap.passwords.digests import Digest, NetscapeMD5, Salted, Unsalted, find_digest
+from qmailldap.passwords.settings import read_setting
+from qmailldap.passwords.stored import MalformedHash, Never, StoredPassword
+
+__all__ = ["DEFAULT_DECOY", "parse_password"]
+
+_UNSALTED = {
+    "MD4": "md4",
+    "MD5": "md5",
+    "RMD160": "ripemd160",
+    "SHA": "sha1",
+    "SHA256": "sha256",
+    "SHA384": "sha384",
+    "SHA512": "sha512",
+}
+_SALTED = {
+    "SMD5": "md5",
+    "SSHA": "sha1",
+    "SSHA256": "sha256",
+    "SSHA384": "sha384",
+    "SSHA512": "sha512",
+}
+_PBKDF2 = {"PBKDF2-SHA1": "sha1", "PBKDF2-SHA256": "sha256", "PBKDF2-SHA512": "sha512"}
+"""Canonical names of schemes and hashlib's names of their digests."""
+
+_ALIASES = {
+    "ARGON2I": "ARGON2",
+    "ARGON2ID": "ARGON2",
+    "BLF-CRYPT": "CRYPT",
+    "CLEAR": "PLAIN",
+    "CLEARTEXT": "PLAIN",
+    "DES-CRYPT": "CRYPT",
+    "MD5-CRYPT": "CRYPT",
+    "PBKDF2": "PBKDF2-SHA1",
+    "SHA1": "SHA",
+    "SHA256-CRYPT": "CRYPT",
+    "SHA512-CRYPT": "CRYPT",
+}
+"""OpenLDAP's and Dovecot's other names; a value says itself which crypt(3) or Argon2 it is."""
+
+_SCHEME = re.compile(rb"\{([A-Za-z0-9_-]+)\}")
+_NEVER = StoredPassword("NEVER", "NEVER", True, Never())
+
+
+def parse_password(value: bytes, *, cleartext: bool = False) -> StoredPassword:
+    """The value of userPassword, as a whole.
+
+    ``cleartext`` says that the site has asked for clear text: only then does a value of {PLAIN},
+    {CLEARTEXT} or {CLEAR} match. Raises `MalformedHash`.
+    """
+    prefix = _SCHEME.match(value)
+    if prefix is None:
+        return _crypt(value)
+    name = prefix[1].decode("ascii").upper()
+    scheme = _ALIASES.get(name, name)
+    text = value[prefix.end() :]
+    if scheme in _UNSALTED:
+        return _quick(scheme, Unsalted(_digest(scheme, _UNSALTED[scheme]), text))
+    if scheme in _SALTED:
+        digest = _digest(scheme, _SALTED[scheme])
+        return _quick(scheme, Salted.parse(scheme, digest, text))
+    if scheme == "NS-MTA-MD5":
+        return _quick(scheme, NetscapeMD5.parse(scheme, _digest(scheme, "md5"), text))
+    if scheme in _PBKDF2:
+        algorithm = _PBKDF2[scheme]
+        size = hashlib.new(algorithm, usedforsecurity=False).digest_size
+        pbkdf2 = PBKDF2.parse(scheme, algorithm, size, text)
+        return StoredPassword(scheme, f"{scheme} {pbkdf2.rounds}", False, pbkdf2)
+    if scheme == "ARGON2":
+        argon2 = Argon2.parse(scheme, text)
+        return StoredPassword(scheme, f"{scheme} {argon2.parameters}", False, argon2)
+    if scheme == "PLAIN":
+        return _plain(text) if cleartext else _NEVER
+    if scheme == "CRYPT":
+        return _crypt(text)
+    # A scheme that nobody here knows is none: crypt(3) gets the value with its braces.
+    return _crypt(value)
+
+
+def _crypt(value: bytes) -> StoredPassword:
+    """A value of crypt(3), or one of shadow(5)'s that lock an account, alone or before a hash."""
+    if value in (b"", b"x") or value.startswith((b"*", b"!")):
+        return _NEVER
+    setting = read_setting("CRYPT", value)
+    return StoredPassword("CRYPT", setting.cost, False, Crypt(setting, value))
+
+
+def _plain(password: bytes) -> StoredPassword:
+    if not password:
+        return _NEVER
+    # As a digest, so that the comparison takes the same time for any length.
+    digest = _digest("PLAIN", "sha256")
+    return _quick("PLAIN", Unsalted(digest, b64encode(digest.of(password))))
+
+
+def _quick(scheme: str, method: Unsalted | Salted | NetscapeMD5) -> StoredPassword:
+    return StoredPassword(scheme, scheme, True, method)
+
+
+def _digest(scheme: str, algorithm: str) -> Digest:
+    digest = find_digest(algorithm)
+    if digest is None:
+        raise MalformedHash(scheme, "no library of this host computes its digest") from None
+    return digest
+
+
+DEFAULT_DECOY = _quick("SSHA", Salted.random(_digest("SSHA", "sha1"))).decoy()
+"""For users that do not exist, as long as nothing is known of those that do."""
