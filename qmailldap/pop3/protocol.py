@@ -1,0 +1,490 @@
+"""The server side of POP3 (RFC 1939, 2449, 3206) in the manner of qmail-popup and qmail-pop3d.
+
+A subclass of Twisted's protocol that answers one command at a time, in order, however the client
+sends them, and reads no faster than it answers and no more than the client takes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, cast
+
+import attrs
+from twisted.cred.credentials import UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import Portal
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.mail import pop3
+from twisted.python.failure import Failure
+
+import qmailldap
+from qmailldap.interfaces import IMaildrop
+from qmailldap.pop3.content import DotStuffer, TopOfMessage
+from qmailldap.pop3.flow import Flow
+from qmailldap.pop3.limits import Limits
+from qmailldap.pop3.lines import LineBuffer, LineTooLong
+from qmailldap.pop3.session import Session
+from qmailldap.refusal import LoginRefused, Refusal
+from qmailldap.threads import Busy
+
+__all__ = ["POP3", "POP3Factory"]
+
+
+@attrs.frozen
+class _Syntax:
+    """When a command may be given, and with how many arguments."""
+
+    before_login: bool
+    after_login: bool
+    least: int = 0
+    most: int = 0
+
+
+_COMMANDS = {
+    # A name and a password may hold blanks, as many as fit on the line.
+    b"USER": _Syntax(True, False, 1, sys.maxsize),
+    b"PASS": _Syntax(True, False, 1, sys.maxsize),
+    b"CAPA": _Syntax(True, True),
+    b"NOOP": _Syntax(True, True),
+    b"QUIT": _Syntax(True, True),
+    b"STAT": _Syntax(False, True),
+    b"LIST": _Syntax(False, True, 0, 1),
+    b"UIDL": _Syntax(False, True, 0, 1),
+    b"RETR": _Syntax(False, True, 1, 1),
+    b"TOP": _Syntax(False, True, 2, 2),
+    b"DELE": _Syntax(False, True, 1, 1),
+    b"RSET": _Syntax(False, True),
+    b"LAST": _Syntax(False, True),
+}
+
+_LONGEST_NUMBER = 18
+
+
+class _CommandRefused(Exception):
+    """A command that is answered with -ERR and the text given; the session goes on."""
+
+
+class POP3(pop3.POP3):
+    """One POP3 session.
+
+    Asks ``portal`` for an `IMaildrop`. What stock Twisted gets wrong and this class puts right is
+    listed in docs/internals.md.
+    """
+
+    # The stock class declares these by their first values, most of them None.
+    callLater: Any
+    factory: Any
+    mbox: Any
+    portal: Any
+    timeOut: Any
+    transport: Any
+
+    def __init__(self, portal: Portal, hostname: str, limits: Limits, clock: IReactorTime) -> None:
+        self.portal = portal
+        self.callLater = clock.callLater
+        self.timeOut = limits.idle
+        self._hostname = hostname
+        self._limits = limits
+        self._clock = clock
+        self._lines = LineBuffer(limits.command)
+        self._session: Session
+        self._flow: Flow
+        self._working = False
+        self._answering = False
+        self._reading = True
+        # Why no further command is answered; empty while they are.
+        self._ended = ""
+
+    # The connection
+
+    def connectionMade(self) -> None:
+        set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
+        if set_no_delay is not None:
+            set_no_delay(True)
+        self._flow = Flow(self.transport, self._client_has_read)
+        self._session = Session(self.factory.log, _host(self.transport.getPeer()))
+        super().connectionMade()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._ended = self._ended or "disconnected"
+        if self.mbox is not None and self._ended != "quit":
+            self._log_out(deleted=0)
+        self._flow.lost()
+        super().connectionLost(reason)
+
+    def timeoutConnection(self) -> None:
+        """The client has been silent for too long: close without a word, as RFC 1939 wants it."""
+        self._ended = self._ended or "idle"
+        # Not loseConnection: it would wait for a client that does not read.
+        self.transport.abortConnection()
+
+    def generateMagic(self) -> bytes:
+        """What qmail-popup greets with, but for the angle brackets.
+
+        They would promise APOP (RFC 1939, section 7), and clients such as curl then insist on it.
+        """
+        return b"%d.%d@%b" % (
+            os.getpid(),
+            int(self._clock.seconds()),
+            self._hostname.encode("ascii", "replace"),
+        )
+
+    # From octets to commands
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._ended:
+            self._lines.append(data)
+            self._work()
+
+    def _client_has_read(self) -> None:
+        self.resetTimeout()
+        self._work()
+
+    def _work(self) -> None:
+        """Answer the commands that are there, as far as that can be done now.
+
+        Not while one is being answered, not while the client leaves answers unread, and not so many
+        in one go that other sessions would wait.
+        """
+        if self._working:
+            return
+        self._working = True
+        turns = self._limits.turn
+        while self._may_answer():
+            if turns == 0:
+                self._answering = True
+                self._clock.callLater(0, self._next_turn)
+                break
+            turns -= 1
+            try:
+                line = self._lines.next_line()
+            except LineTooLong:
+                self.failResponse(b"line too long")
+                continue
+            if line is None:
+                break
+            self.lineReceived(line)
+        self._working = False
+        self._read_or_not()
+
+    def _may_answer(self) -> bool:
+        return self._flow.open and not self._answering and not self._ended
+
+    def _next_turn(self) -> None:
+        self._answering = False
+        self._work()
+
+    def _read_or_not(self) -> None:
+        """Stop reading from a client that is far ahead of its answers, and go on when it is not."""
+        reading = len(self._lines) <= self._limits.input
+        if reading != self._reading and not self._ended:
+            self._reading = reading
+            if reading:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def lineReceived(self, line: bytes) -> None:
+        self.resetTimeout()
+        try:
+            self.processCommand(*line.split(b" "))
+        except _CommandRefused as refused:
+            self.failResponse(refused.args[0])
+
+    def processCommand(self, command: bytes, *args: bytes) -> None:
+        """Check a command against the state and the syntax, and carry it out."""
+        command = command.upper()
+        syntax = _COMMANDS.get(command)
+        if self.mbox is None and not (syntax and syntax.before_login):
+            raise _CommandRefused(b"authorization first")
+        if syntax is None or (self.mbox is not None and not syntax.after_login):
+            raise _CommandRefused(b"unimplemented")
+        if command != b"PASS":  # whose blanks are part of the password
+            args = tuple(word for word in args if word)
+        if not syntax.least <= len(args) <= syntax.most:
+            raise _CommandRefused(b"syntax error")
+        getattr(self, "do_" + command.decode("ascii"))(*args)
+
+    def _answer(self, answer: Coroutine[Deferred[Any], Any, None]) -> None:
+        """Carry out a command that takes its time; those behind it wait."""
+        self._answering = True
+        Deferred.fromCoroutine(answer).addErrback(self._failed).addCallback(self._answered)
+
+    def _answered(self, _: object) -> None:
+        self._answering = False
+        self._work()
+
+    def _failed(self, failure: Failure) -> None:
+        """A fault of ours: say so in the log, and end the session rather than guess on."""
+        if failure.check(CancelledError) and self._ended:
+            return
+        self._session.failed("command", failure)
+        self._ended = self._ended or "failed"
+        self.transport.abortConnection()
+
+    def _hang_up(self) -> None:
+        """Close once everything written has been sent."""
+        self._flow.finish()
+        self.transport.loseConnection()
+
+    # Before login
+
+    def listCapabilities(self) -> list[bytes]:
+        return [
+            b"TOP",
+            b"USER",
+            b"UIDL",
+            b"RESP-CODES",
+            b"AUTH-RESP-CODE",
+            b"PIPELINING",
+            b"EXPIRE NEVER",
+            b"IMPLEMENTATION qmailldap-" + qmailldap.__version__.encode("ascii"),
+        ]
+
+    def do_CAPA(self) -> None:
+        lines = [b"+OK ", *self.listCapabilities(), b".", b""]
+        self.transport.write(b"\r\n".join(lines))
+
+    def do_USER(self, user: bytes, *words: bytes) -> None:
+        self._userIs = b" ".join((user, *words))
+        self.successResponse(b"")
+
+    def do_PASS(self, password: bytes, *words: bytes) -> None:
+        if self._userIs is None:
+            raise _CommandRefused(b"USER first")
+        user, self._userIs = self._userIs, None
+        self._answer(self._log_in(user, b" ".join((password, *words))))
+
+    async def _log_in(self, user: bytes, password: bytes) -> None:
+        try:
+            _, maildrop, logout = await self.authenticateUserPASS(user, password)
+        except LoginRefused as refused:
+            self._login_refused(user, refused)
+        except UnauthorizedLogin as error:
+            self._login_refused(user, LoginRefused(Refusal.WRONG_CREDENTIALS, str(error)))
+        except Exception:
+            self._session.failed("login", user=user)
+            self._login_refused(user, LoginRefused(Refusal.TEMPORARY, "see the failure before"))
+        else:
+            if self._ended:
+                logout()
+                return
+            self.mbox, self._onLogout = maildrop, logout
+            sizes = maildrop.listMessages()
+            self._session.logged_in(user, len(sizes), sum(sizes))
+            self.successResponse(b"")
+
+    def _login_refused(self, user: bytes, refused: LoginRefused) -> None:
+        self._session.refused(user, refused)
+        if self._ended:
+            return
+        shown = refused.shown.outcome
+        self.failResponse(f"[{shown.code}] {shown.text}".encode("ascii"))
+        if self._session.failed_logins >= self._limits.failed_logins:
+            self._ended = "failed logins"
+            self._hang_up()
+
+    def authenticateUserPASS(
+        self, user: bytes, password: bytes
+    ) -> Deferred[tuple[type[IMaildrop], Any, Callable[[], None]]]:
+        login = self.portal.login(UsernamePassword(user, password), None, IMaildrop)
+        return cast("Deferred[tuple[type[IMaildrop], Any, Callable[[], None]]]", login)
+
+    # After login
+
+    def do_STAT(self) -> None:
+        sizes = self.mbox.listMessages()
+        deleted = sum(map(self.mbox.isDeleted, range(len(sizes))))
+        self.successResponse(b"%d %d" % (len(sizes) - deleted, sum(sizes)))
+
+    def do_LIST(self, i: bytes | None = None) -> None:
+        self._list(i, lambda index, size: b"%d" % size)
+
+    def do_UIDL(self, i: bytes | None = None) -> None:
+        self._list(i, lambda index, size: cast(bytes, self.mbox.getUidl(index)))
+
+    def _list(self, number: bytes | None, fact: Callable[[int, int], bytes]) -> None:
+        """Answer with one fact of each message that is not deleted, or of the one asked for."""
+        sizes = self.mbox.listMessages()
+        if number is not None:
+            index = self._index(number)
+            self.successResponse(b"%d %b" % (index + 1, fact(index, sizes[index])))
+        else:
+            lines = (
+                b"%d %b\r\n" % (index + 1, fact(index, size))
+                for index, size in enumerate(sizes)
+                if not self.mbox.isDeleted(index)
+            )
+            self._answer(self._send(_in_chunks(b"+OK \r\n", lines, b".\r\n", self._limits.chunk)))
+
+    async def _send(self, chunks: Iterator[bytes]) -> None:
+        for chunk in chunks:
+            await self._flow.opened()
+            self.transport.write(chunk)
+
+    def do_RETR(self, i: bytes) -> None:
+        self._answer(self._send_message(self._index(i), None))
+
+    def do_TOP(self, i: bytes, size: bytes) -> None:
+        self._answer(self._send_message(self._index(i), TopOfMessage(_number(size))))
+
+    async def _send_message(self, index: int, top: TopOfMessage | None) -> None:
+        """RETR and TOP.
+
+        The first write takes the +OK along, and the last octets are held until the end of the
+        message was found to be its end: so a message in trouble is refused while nothing of it is
+        out, and later ends the connection rather than the message.
+        """
+        message = None
+        begun = False
+        try:
+            message = await self.mbox.getMessage(index)
+            stuffer = DotStuffer()
+            data = b"+OK \r\n"
+            complete = False
+            while not complete:
+                chunk = message.readChunk()
+                if isinstance(chunk, Deferred):
+                    chunk = await chunk
+                if self._ended:
+                    return
+                complete = not chunk
+                if top is not None:
+                    chunk = top.take(chunk)
+                    complete = complete or top.complete
+                data += stuffer.encode(chunk)
+                if complete:
+                    data += stuffer.finish()
+                if complete or len(data) >= self._limits.chunk:
+                    await self._flow.opened()
+                    self.transport.write(data)
+                    self._session.octets += len(data)
+                    begun, data = True, b""
+        except (Busy, OSError) as error:
+            self._session.message_failed(self.mbox.getUidl(index), str(error))
+            if begun:
+                self._ended = self._ended or "message failed"
+                self.transport.abortConnection()
+            elif not self._ended:
+                self.failResponse(b"unable to open that message")
+            return
+        finally:
+            if message is not None:
+                message.close()
+        self._highest = max(self._highest, index + 1)
+        self._session.retrieved += top is None
+
+    def do_DELE(self, i: bytes) -> None:
+        index = self._index(i)
+        self.mbox.deleteMessage(index)
+        self._highest = max(self._highest, index + 1)
+        self.successResponse(b"")
+
+    def do_NOOP(self) -> None:
+        self.successResponse(b"")
+
+    def do_RSET(self) -> None:
+        self.mbox.undeleteMessages()
+        self._highest = 0
+        self.successResponse(b"")
+
+    def do_QUIT(self) -> None:
+        # Whatever follows is not read any more, and what was marked is removed even if the client
+        # does not wait for the answer.
+        self._ended = "quit"
+        if self.mbox is None:
+            self.successResponse(b"")
+            self._hang_up()
+        else:
+            self._answer(self._update())
+
+    async def _update(self) -> None:
+        """The UPDATE state: only here a mailbox is changed."""
+        sizes = self.mbox.listMessages()
+        marked = sum(map(self.mbox.isDeleted, range(len(sizes))))
+        try:
+            kept = await self.mbox.sync()
+        except Exception:
+            self._session.failed("update")
+            kept = marked
+            self.failResponse(b"[SYS/TEMP] unable to update the mailbox")
+        else:
+            if kept:
+                self.failResponse(b"unable to unlink all deleted messages")
+            else:
+                self.successResponse(b"")
+        self._log_out(deleted=marked - kept)
+        self._hang_up()
+
+    def _log_out(self, deleted: int) -> None:
+        messages = len(self.mbox.listMessages())
+        self._session.logged_out(self._ended, deleted, messages - deleted)
+
+    def _index(self, number: bytes) -> int:
+        """The index of the message that a client calls by this number."""
+        counted = _number(number)
+        if counted == 0:
+            raise _CommandRefused(b"messages are counted from 1")
+        if counted > len(self.mbox.listMessages()):
+            raise _CommandRefused(b"not that many messages")
+        if self.mbox.isDeleted(counted - 1):
+            raise _CommandRefused(b"already deleted")
+        return counted - 1
+
+
+def _number(word: bytes) -> int:
+    """A number of the protocol; one that is too long to be read stands for a very large one."""
+    if not word.isdigit():
+        raise _CommandRefused(b"syntax error")
+    return int(word) if len(word) <= _LONGEST_NUMBER else 10**_LONGEST_NUMBER
+
+
+def _in_chunks(first: bytes, lines: Iterable[bytes], last: bytes, octets: int) -> Iterator[bytes]:
+    """A listing in pieces of about so many octets."""
+    held, size = [first], len(first)
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= octets:
+            yield b"".join(held)
+            held, size = [], 0
+    held.append(last)
+    yield b"".join(held)
+
+
+def _host(address: IAddress) -> str:
+    """The client's address without its port; UNIX sockets and the like have none."""
+    return str(getattr(address, "host", None) or "local")
+
+
+class POP3Factory(ServerFactory):
+    """Makes the sessions of one listening port.
+
+    ``hostname`` is the name in the greeting (control file me).
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        portal: Portal,
+        hostname: str,
+        clock: IReactorTime,
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+    ) -> None:
+        self.portal = portal
+        self.hostname = hostname
+        self.clock = clock
+        self.limits = limits
+        # Not a class attribute: as such it would log under the name of the class.
+        self.log = Logger(namespace="qmailldap.pop3")
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        protocol = POP3(self.portal, self.hostname, self.limits, self.clock)
+        protocol.factory = self
+        return protocol

@@ -1,0 +1,465 @@
+"""POP3 as a client sees it, on a string transport."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from qmailldap.pop3 import Limits
+from qmailldap.refusal import LoginRefused, Refusal
+from qmailldap.threads import Busy
+from tests.pop3.maildrop import PASSWORD, Maildrop, Server
+
+
+class BeforeLoginTests(SynchronousTestCase):
+    def test_the_greeting_is_that_of_qmail_popup_but_promises_no_apop(self) -> None:
+        self.assertRegex(Server().greeting, rb"\A\+OK \d+\.\d+@mail\.example\.org\r\n\Z")
+
+    def test_small_answers_are_not_held_back_by_the_kernel(self) -> None:
+        self.assertTrue(Server().transport.no_delay)
+
+    def test_capa_tells_what_is_there(self) -> None:
+        answer = Server().say(b"CAPA\r\n")
+        self.assertTrue(answer.startswith(b"+OK "))
+        self.assertTrue(answer.endswith(b"\r\n.\r\n"))
+        capabilities = answer.split(b"\r\n")[1:-2]
+        self.assertEqual(
+            [each.split()[0] for each in capabilities],
+            [
+                b"TOP",
+                b"USER",
+                b"UIDL",
+                b"RESP-CODES",
+                b"AUTH-RESP-CODE",
+                b"PIPELINING",
+                b"EXPIRE",
+                b"IMPLEMENTATION",
+            ],
+        )
+        self.assertIn(b"EXPIRE NEVER", capabilities)
+
+    def test_commands_of_a_session_want_a_login_first(self) -> None:
+        for command in (
+            b"STAT",
+            b"LIST",
+            b"RETR 1",
+            b"DELE 1",
+            b"UIDL",
+            b"TOP 1 1",
+            b"RSET",
+            b"XX",
+        ):
+            self.assertEqual(Server(b"one").say(command + b"\r\n"), b"-ERR authorization first\r\n")
+
+    def test_noop_and_quit_are_answered(self) -> None:
+        server = Server()
+        self.assertEqual(server.say(b"NOOP\r\nQUIT\r\nNOOP\r\n"), b"+OK \r\n+OK \r\n")
+        self.assertTrue(server.transport.disconnecting)
+        self.assertEqual(server.maildrop.synced, 0)
+
+    def test_pass_wants_user_before(self) -> None:
+        self.assertEqual(Server().say(b"PASS x\r\n"), b"-ERR USER first\r\n")
+
+    def test_user_and_pass_want_an_argument(self) -> None:
+        self.assertEqual(Server().say(b"USER\r\nUSER \r\n"), b"-ERR syntax error\r\n" * 2)
+        self.assertEqual(Server().say(b"USER joe\r\nPASS\r\n"), b"+OK \r\n-ERR syntax error\r\n")
+
+    def test_a_password_may_hold_blanks(self) -> None:
+        Server().log_in()
+
+    def test_blanks_around_a_password_are_part_of_it(self) -> None:
+        answer = Server().say(b"USER joe\r\nPASS  " + PASSWORD + b"\r\n")
+        self.assertEqual(answer, b"+OK \r\n-ERR [AUTH] authorization failed\r\n")
+
+    def test_commands_are_understood_in_any_case(self) -> None:
+        self.assertEqual(
+            Server().say(b"user joe\r\npAsS " + PASSWORD + b"\r\nstat\r\n"),
+            b"+OK \r\n+OK \r\n+OK 0 0\r\n",
+        )
+
+    def test_wrong_password_unknown_user_and_empty_password_read_the_same(self) -> None:
+        answers = {
+            Server().say(b"USER " + user + b"\r\nPASS " + password + b"\r\n")
+            for user, password in ((b"joe", b"x"), (b"nobody", b"x"), (b"joe", b""))
+        }
+        self.assertEqual(answers, {b"+OK \r\n-ERR [AUTH] authorization failed\r\n"})
+
+    def test_after_a_refusal_user_is_wanted_again(self) -> None:
+        server = Server()
+        server.say(b"USER joe\r\nPASS x\r\n")
+        self.assertEqual(server.say(b"PASS " + PASSWORD + b"\r\n"), b"-ERR USER first\r\n")
+
+    def test_the_connection_is_closed_after_three_refused_logins(self) -> None:
+        server = Server()
+        for expected in (False, False, True):
+            server.say(b"USER joe\r\nPASS x\r\n")
+            self.assertEqual(server.transport.disconnecting, expected)
+        self.assertEqual(server.say(b"NOOP\r\n"), b"")
+
+    def test_each_refusal_reads_as_its_row_in_the_table(self) -> None:
+        for refusal in Refusal:
+            server = Server()
+            server.realm.held = fail(LoginRefused(refusal))
+            answer = server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
+            row = refusal.outcome
+            self.assertEqual(answer, f"+OK \r\n-ERR [{row.code}] {row.text}\r\n".encode())
+
+    def test_a_refusal_shows_only_what_may_be_told(self) -> None:
+        server = Server()
+        server.realm.held = fail(
+            LoginRefused(Refusal.RECORD_INCORRECT, shown=Refusal.WRONG_CREDENTIALS)
+        )
+        answer = server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
+        self.assertEqual(answer, b"+OK \r\n-ERR [AUTH] authorization failed\r\n")
+
+    def test_a_fault_of_ours_is_a_temporary_error_and_is_logged(self) -> None:
+        server = Server()
+        server.realm.held = fail(ZeroDivisionError("a fault"))
+        answer = server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
+        self.assertEqual(answer, b"+OK \r\n-ERR [SYS/TEMP] temporary error\r\n")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_client_that_leaves_during_its_login_leaves_no_open_mailbox(self) -> None:
+        server = Server(b"one")
+        held: Deferred[None] = Deferred()
+        server.realm.held = held
+        server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
+        server.protocol.connectionLost(Failure(ConnectionDone()))
+        held.callback(None)
+        self.assertEqual(server.maildrop.closed, 1)
+        self.assertEqual(server.clock.getDelayedCalls(), [])
+
+
+class SessionTests(SynchronousTestCase):
+    def server(self, *messages: object) -> Server:
+        return Server(*(messages or (b"one\n", b"three\n"))).log_in()
+
+    def test_stat_counts_messages_and_octets(self) -> None:
+        self.assertEqual(self.server().say(b"STAT\r\n"), b"+OK 2 10\r\n")
+
+    def test_deleted_messages_do_not_count(self) -> None:
+        answer = self.server().say(b"DELE 1\r\nSTAT\r\nLIST\r\nUIDL\r\n")
+        self.assertEqual(answer, b"+OK \r\n+OK 1 6\r\n+OK \r\n2 6\r\n.\r\n+OK \r\n2 uid-1\r\n.\r\n")
+
+    def test_list_and_uidl_of_one_message(self) -> None:
+        answer = self.server().say(b"LIST 2\r\nUIDL 2\r\nlist  2 \r\n")
+        self.assertEqual(answer, b"+OK 2 6\r\n+OK 2 uid-1\r\n+OK 2 6\r\n")
+
+    def test_message_numbers_are_checked(self) -> None:
+        server = self.server()
+        server.say(b"DELE 2\r\n")
+        for argument, text in (
+            (b"0", b"messages are counted from 1"),
+            (b"00", b"messages are counted from 1"),
+            (b"3", b"not that many messages"),
+            (b"9" * 400, b"not that many messages"),
+            (b"2", b"already deleted"),
+            (b"x", b"syntax error"),
+            (b"-1", b"syntax error"),
+            (b"+1", b"syntax error"),
+            (b"1x", b"syntax error"),
+            (b"\xb2", b"syntax error"),
+            (b"1 1 1", b"syntax error"),
+        ):
+            for command in (b"LIST %b", b"UIDL %b", b"RETR %b", b"DELE %b", b"TOP %b 0"):
+                self.assertEqual(
+                    server.say(command % argument + b"\r\n"), b"-ERR " + text + b"\r\n", command
+                )
+
+    def test_commands_without_their_arguments_are_syntax_errors(self) -> None:
+        for command in (b"RETR", b"DELE", b"TOP", b"TOP 1", b"TOP 1 x", b"STAT 1", b"RSET x"):
+            self.assertEqual(self.server().say(command + b"\r\n"), b"-ERR syntax error\r\n")
+
+    def test_what_is_no_command_is_unimplemented(self) -> None:
+        for command in (
+            b"XYZZY",
+            b"",
+            b" ",
+            b"\xff\xfe",
+            b"__init__",
+            b"USER joe",
+            b"AUTH",
+            b"RPOP",
+        ):
+            self.assertEqual(self.server().say(command + b"\r\n"), b"-ERR unimplemented\r\n")
+
+    def test_retr_sends_the_message(self) -> None:
+        self.assertEqual(self.server().say(b"RETR 2\r\n"), b"+OK \r\nthree\r\n.\r\n")
+
+    def test_a_small_message_leaves_in_one_write(self) -> None:
+        server = self.server()
+        server.protocol.dataReceived(b"RETR 1\r\n")
+        self.assertEqual(server.transport.writes, [b"+OK \r\none\r\n.\r\n"])
+
+    def test_the_first_chunk_of_a_big_message_leaves_with_the_response(self) -> None:
+        server = self.server([b"a" * 65536, b"b" * 10])
+        server.protocol.dataReceived(b"RETR 1\r\n")
+        self.assertTrue(server.transport.writes[0].startswith(b"+OK \r\naaaa"))
+        self.assertEqual(server.transport.writes[1], b"b" * 10 + b"\r\n.\r\n")
+
+    def test_top_sends_the_header_and_so_many_lines(self) -> None:
+        server = self.server(b"A: b\n\n1\n.2\n3\n")
+        self.assertEqual(server.say(b"TOP 1 2\r\n"), b"+OK \r\nA: b\r\n\r\n1\r\n..2\r\n.\r\n")
+        self.assertEqual(server.say(b"TOP 1 0\r\n"), b"+OK \r\nA: b\r\n\r\n.\r\n")
+        self.assertTrue(server.say(b"TOP 1 " + b"9" * 99 + b"\r\n").endswith(b"3\r\n.\r\n"))
+
+    def test_messages_are_let_go_when_sent(self) -> None:
+        server = self.server()
+        server.say(b"RETR 1\r\nTOP 2 0\r\n")
+        self.assertEqual([message.closed for message in server.maildrop.opened], [True, True])
+
+    def test_a_message_that_is_gone_is_refused(self) -> None:
+        server = self.server()
+        server.maildrop.gone.add(0)
+        self.assertEqual(
+            server.say(b"RETR 1\r\nNOOP\r\n"), b"-ERR unable to open that message\r\n+OK \r\n"
+        )
+
+    def test_a_message_that_fails_before_anything_is_out_is_refused(self) -> None:
+        server = self.server([b"half of", OSError("the disk")])
+        self.assertEqual(server.say(b"RETR 1\r\n"), b"-ERR unable to open that message\r\n")
+        self.assertFalse(server.transport.disconnecting)
+
+    def test_a_message_for_which_there_is_no_thread_is_refused(self) -> None:
+        server = self.server()
+        server.maildrop.getMessage = lambda index: fail(Busy("full"))  # type: ignore[method-assign]
+        self.assertEqual(server.say(b"RETR 1\r\n"), b"-ERR unable to open that message\r\n")
+
+    def test_a_message_that_fails_half_way_ends_the_connection(self) -> None:
+        server = self.server([b"a" * 70_000, OSError("the disk")])
+        answer = server.say(b"RETR 1\r\nNOOP\r\n")
+        self.assertTrue(answer.startswith(b"+OK \r\naaa"))
+        self.assertNotIn(b"\n.\r\n", answer)
+        self.assertTrue(server.transport.aborted)
+        self.assertTrue(server.maildrop.opened[0].closed)
+
+    def test_last_is_the_highest_message_touched(self) -> None:
+        server = self.server()
+        self.assertEqual(server.say(b"LAST\r\n"), b"+OK 0\r\n")
+        server.say(b"RETR 2\r\nDELE 1\r\n")
+        self.assertEqual(server.say(b"LAST\r\nRSET\r\nLAST\r\n"), b"+OK 2\r\n+OK \r\n+OK 0\r\n")
+
+    def test_rset_undoes_deletions(self) -> None:
+        self.assertEqual(
+            self.server().say(b"DELE 1\r\nRSET\r\nSTAT\r\n"), b"+OK \r\n+OK \r\n+OK 2 10\r\n"
+        )
+
+    def test_a_deleted_message_cannot_be_deleted_again(self) -> None:
+        self.assertEqual(
+            self.server().say(b"DELE 1\r\nDELE 1\r\n"), b"+OK \r\n-ERR already deleted\r\n"
+        )
+
+    def test_quit_updates_then_answers_then_closes(self) -> None:
+        server = self.server()
+        updated: Deferred[int] = Deferred()
+        server.maildrop.sync_result = lambda: updated
+        self.assertEqual(server.say(b"DELE 1\r\nQUIT\r\nNOOP\r\n"), b"+OK \r\n")
+        updated.callback(0)
+        self.assertEqual(server.answers(), b"+OK \r\n")
+        self.assertTrue(server.transport.disconnecting)
+
+    def test_quit_says_so_when_messages_were_not_removed(self) -> None:
+        server = self.server()
+        server.maildrop.sync_result = lambda: 1
+        self.assertEqual(
+            server.say(b"DELE 1\r\nQUIT\r\n"),
+            b"+OK \r\n-ERR unable to unlink all deleted messages\r\n",
+        )
+
+    def test_an_update_that_fails_is_not_reported_as_success(self) -> None:
+        server = self.server()
+        server.maildrop.sync_result = lambda: fail(OSError("the disk"))
+        self.assertEqual(
+            server.say(b"QUIT\r\n"), b"-ERR [SYS/TEMP] unable to update the mailbox\r\n"
+        )
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_only_quit_updates(self) -> None:
+        server = self.server()
+        server.say(b"DELE 1\r\n")
+        server.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual((server.maildrop.synced, server.maildrop.closed), (0, 1))
+
+    def test_a_client_that_leaves_after_quit_gets_its_update(self) -> None:
+        server = self.server()
+        updated: Deferred[int] = Deferred()
+        server.maildrop.sync_result = lambda: updated
+        server.say(b"DELE 1\r\nQUIT\r\n")
+        server.protocol.connectionLost(Failure(ConnectionDone()))
+        updated.callback(0)
+        self.assertEqual(server.maildrop.synced, 1)
+
+    def test_the_original_wording_of_success_is_kept(self) -> None:
+        self.assertEqual(self.server().say(b"NOOP\r\nRSET\r\nDELE 1\r\n"), b"+OK \r\n" * 3)
+
+
+class FlowTests(SynchronousTestCase):
+    def test_commands_in_pieces_of_one_octet_are_answered(self) -> None:
+        server = Server(b"one\n")
+        for octet in b"USER joe\r\nPASS " + PASSWORD + b"\r\nRETR 1\r\nQUIT\r\n":
+            server.protocol.dataReceived(bytes([octet]))
+        self.assertEqual(server.answers(), b"+OK \r\n+OK \r\n+OK \r\none\r\n.\r\n+OK \r\n")
+
+    def test_a_bare_lf_ends_a_command(self) -> None:
+        self.assertEqual(Server().say(b"NOOP\nNOOP\r\n"), b"+OK \r\n+OK \r\n")
+
+    def test_a_line_that_is_too_long_is_refused_and_the_next_one_answered(self) -> None:
+        server = Server()
+        for _ in range(16):
+            self.assertEqual(server.say(b"x" * 65536), b"")
+        self.assertEqual(server.say(b"\r\nNOOP\r\n"), b"-ERR line too long\r\n+OK \r\n")
+
+    def test_a_thousand_pipelined_commands_are_answered_in_order(self) -> None:
+        server = Server(*[b"x" * n for n in range(1000)]).log_in()
+        answer = server.say(b"".join(b"LIST %d\r\n" % n for n in range(1, 1001)))
+        self.assertEqual(answer, b"".join(b"+OK %d %d\r\n" % (n + 1, n) for n in range(1000)))
+
+    def test_other_sessions_have_their_turn_between_many_commands(self) -> None:
+        server = Server(limits=Limits(turn=10))
+        server.protocol.dataReceived(b"NOOP\r\n" * 25)
+        self.assertEqual(server.answers(), b"+OK \r\n" * 10)
+        server.clock.advance(0)
+        self.assertEqual(server.answers(), b"+OK \r\n" * 15)
+
+    def test_a_client_far_ahead_is_read_again_once_it_is_answered(self) -> None:
+        server = Server()
+        held: Deferred[None] = Deferred()
+        server.realm.held = held
+        server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
+        server.say(b"NOOP\r\n" * 20_000)
+        self.assertEqual(server.transport.producerState, "paused")
+        held.callback(None)
+        server.turn()
+        self.assertEqual(server.transport.producerState, "producing")
+        self.assertEqual(server.answers(), b"+OK \r\n" * 20_001)
+
+    def test_a_client_that_does_not_read_is_not_written_to(self) -> None:
+        server = Server([b"a" * 65536] * 100).log_in()
+        server.transport.producer.pauseProducing()
+        self.assertEqual(server.say(b"RETR 1\r\nNOOP\r\n"), b"")
+        server.transport.producer.resumeProducing()
+        server.turn()
+        self.assertTrue(server.answers().endswith(b"a\r\n.\r\n+OK \r\n"))
+
+    def test_sending_stops_while_the_client_does_not_read(self) -> None:
+        server = Server([b"a" * 65536, b"b" * 65536, b"c" * 65536]).log_in()
+        server.transport.clear()
+        writes = server.transport.writes
+        write = server.transport.write
+
+        def write_and_fill_up(data: bytes) -> None:
+            write(data)
+            server.transport.producer.pauseProducing()
+
+        server.transport.write = write_and_fill_up  # type: ignore[method-assign]
+        server.protocol.dataReceived(b"RETR 1\r\n")
+        for expected in (1, 2, 3, 4):
+            self.assertEqual(len(writes), expected)
+            server.transport.producer.resumeProducing()
+        self.assertTrue(writes[-1].endswith(b"\r\n.\r\n"))
+
+    def test_a_long_listing_is_sent_in_pieces_as_the_client_reads(self) -> None:
+        server = Server(*[b"x"] * 1000, limits=Limits(chunk=1000)).log_in()
+        server.protocol.dataReceived(b"UIDL\r\n")
+        writes = server.transport.writes
+        self.assertGreater(len(writes), 5)
+        self.assertLess(max(map(len, writes)), 1100)
+        listing = server.answers()
+        self.assertEqual(listing.count(b"\r\n"), 1002)
+
+    def test_a_client_that_leaves_in_the_middle_of_a_message_lets_it_go(self) -> None:
+        for state in ("paused", "reading"):
+            chunk: Deferred[bytes] = Deferred()
+            server = Server([b"a" * 65536, chunk]).log_in()
+            server.say(b"RETR 1\r\n")
+            if state == "paused":
+                server.transport.producer.pauseProducing()
+                chunk.callback(b"b" * 65536)
+                chunk = succeed(b"")
+            server.protocol.connectionLost(Failure(ConnectionDone()))
+            if not chunk.called:
+                chunk.callback(b"b")
+            self.assertTrue(server.maildrop.opened[0].closed)
+            self.assertEqual(server.clock.getDelayedCalls(), [])
+
+    def test_a_silent_client_is_let_go_without_a_word(self) -> None:
+        server = Server(b"one\n").log_in()
+        server.clock.advance(1199)
+        self.assertFalse(server.transport.aborted)
+        server.say(b"NOOP\r\n")
+        server.clock.advance(1200)
+        self.assertTrue(server.transport.aborted)
+        self.assertEqual((server.answers(), server.maildrop.synced), (b"", 0))
+
+    def test_octets_that_make_no_command_do_not_count_as_life(self) -> None:
+        server = Server()
+        for _ in range(12):
+            server.clock.advance(100)
+            server.protocol.dataReceived(b"x")
+        self.assertTrue(server.transport.aborted)
+
+    def test_a_client_that_stops_reading_is_let_go(self) -> None:
+        server = Server([b"a" * 65536] * 3).log_in()
+        server.transport.producer.pauseProducing()
+        server.say(b"RETR 1\r\n")
+        server.clock.advance(1200)
+        self.assertTrue(server.transport.aborted)
+
+    def test_a_slow_reader_is_not(self) -> None:
+        server = Server([b"a" * 65536] * 3).log_in()
+        for _ in range(5):
+            server.transport.producer.pauseProducing()
+            server.clock.advance(1100)
+            server.transport.producer.resumeProducing()
+        self.assertFalse(server.transport.aborted)
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(
+            st.one_of(
+                st.binary(max_size=30),
+                st.sampled_from(
+                    [
+                        b"USER joe\r\n",
+                        b"PASS " + PASSWORD + b"\r\n",
+                        b"RETR 1\r\n",
+                        b"TOP 2 1\r\n",
+                        b"DELE 1\r\n",
+                        b"RSET\r\n",
+                        b"LIST\r\n",
+                        b"UIDL 2\r\n",
+                        b"QUIT\r\n",
+                        b"CAPA\r\n",
+                        b"\r\n",
+                        b" ",
+                    ]
+                ),
+            ),
+            max_size=30,
+        )
+    )
+    def test_no_input_fails_or_updates_without_quit(self, pieces: list[bytes]) -> None:
+        server = Server(b"one\n", [b".\r", b"\n."], b"")
+        for piece in pieces:
+            server.say(piece)
+        server.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual(server.clock.getDelayedCalls(), [])
+        self.assertTrue(all(message.closed for message in server.maildrop.opened))
+        said_quit = re.search(rb"(?i)QUIT *\r?\n", b"".join(pieces)) is not None
+        self.assertLessEqual(server.maildrop.synced, int(said_quit))
+
+
+class MaildropContractTests(SynchronousTestCase):
+    def test_the_maildrop_of_these_tests_keeps_the_contract(self) -> None:
+        from zope.interface.verify import verifyObject
+
+        from qmailldap.interfaces import IMaildrop
+
+        verifyObject(IMaildrop, Maildrop())
