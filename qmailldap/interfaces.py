@@ -37,7 +37,8 @@ class IMaildrop(IMailboxPOP3):
     It keeps all promises of Twisted's ``IMailboxPOP3``, so that the stock protocol can serve it,
     and adds what that interface cannot say. Message indexes count from 0. ``getMessage`` gives a
     Deferred of an `IStoredMessage` and fails with ``FileNotFoundError`` when the message is gone,
-    with another ``OSError`` when it cannot be opened, and with `qmailldap.threads.Busy`.
+    with another ``OSError`` when it cannot be opened, with `qmailldap.threads.Busy`, and with
+    ``CancelledError`` when the maildrop was closed meanwhile.
     """
 
     def listMessages(index=None):  # type: ignore[no-untyped-def]
@@ -49,5 +50,10 @@ class IMaildrop(IMailboxPOP3):
     def sync():  # type: ignore[no-untyped-def]
         """Enter the UPDATE state: remove what is marked, move the rest out of new/.
 
-        Returns a Deferred of the int count of marked messages that could not be removed.
+        Returns a Deferred of the int count of marked messages that could not be removed. It fails
+        with ``OSError`` or `qmailldap.threads.Busy` when the mailbox cannot be used at all, and may
+        then be asked for again.
         """
+
+    def close():  # type: ignore[no-untyped-def]
+        """The session has ended: open messages are let go, an update under way goes on."""

@@ -1,0 +1,320 @@
+"""The files of one Maildir: all that is ever asked of the disk, as plain calls that may block.
+
+Nothing asynchronous may enter here: a `Maildir` is to run in a thread as well as in a process of
+the mailbox's owner. There are no lock files. Every change is one rename or one unlink, so whatever
+is interrupted, and whoever else works in the mailbox, each message is whole or, if it was to be
+deleted, gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from array import array
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+
+import attrs
+
+from qmailldap.maildir.names import seen_name, unique_id, unique_name
+from qmailldap.maildir.scanning import Folders, read_messages, regular_files
+
+__all__ = [
+    "STALE_AFTER",
+    "Failures",
+    "Listing",
+    "MailboxCorrupted",
+    "MailboxMissing",
+    "Maildir",
+]
+
+STALE_AFTER = 36 * 3600
+"""Seconds without a reader after which a file in tmp/ is taken for a delivery that died."""
+
+_TMP_LIMIT = 1000
+"""Files of tmp/ looked at in one go: a login shall not wait for a folder full of rubbish."""
+
+_ATTEMPTS = 3
+"""How often a message is looked up again that other programs keep renaming."""
+
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO put in a message's place would otherwise wait for a writer.
+_OPEN_MESSAGE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class MailboxMissing(FileNotFoundError):
+    """There is no Maildir at the path."""
+
+
+class MailboxCorrupted(NotADirectoryError):
+    """Something else is where the Maildir or one of its folders should be."""
+
+
+@attrs.frozen
+class Failures:
+    """How many files could not be dealt with, and for the log, why the first of them could not."""
+
+    count: int = 0
+    first: str = ""
+
+    def and_one(self, file: bytes, error: OSError) -> Failures:
+        """These, and one more."""
+        return Failures(self.count + 1, self.first or f"{os.fsdecode(file)!r}: {error.strerror}")
+
+
+@attrs.frozen
+class Listing:
+    """The messages of a mailbox as a scan found them, oldest first.
+
+    ``files`` are their names relative to the Maildir (``b"new/1700000000.17.mx"``), ``sizes`` their
+    octets, eight octets of memory each; ``has_new`` says whether some of them are in new/.
+    """
+
+    files: tuple[bytes, ...]
+    sizes: array[int]
+    has_new: bool
+
+    def unique_id(self, index: int) -> bytes:
+        """The unique-id of a message: printable ASCII, the same in every session."""
+        return unique_id(_unique_name(self.files[index]))
+
+
+class Maildir:
+    """One session's hold on the Maildir at ``path``.
+
+    `scan` begins the session and numbers its messages from 0; the other methods mean these numbers.
+    ``time`` gives the seconds since the epoch. No descriptor is kept between calls.
+
+    All methods raise `MailboxMissing`, `MailboxCorrupted`, or another ``OSError`` when the mailbox
+    cannot be used.
+    """
+
+    def __init__(self, path: bytes, *, time: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._time = time
+        # Replaced as a whole and never changed in place: an `open` in one thread may look while a
+        # `finish` in another works. None is a message that is gone.
+        self._files: Sequence[bytes | None] = ()
+        self._ambiguous: frozenset[bytes] = frozenset()
+
+    def clean_tmp(self) -> Failures:
+        """Remove what died in tmp/, `STALE_AFTER` ago; tells what could not be removed."""
+        failures = Failures()
+        try:
+            descriptor = self._open_folder(b"tmp")
+        except PermissionError as error:
+            return failures.and_one(b"tmp", error)
+        if descriptor is None:
+            return failures
+        with _closed_after(descriptor):
+            oldest = self._time() - STALE_AFTER
+            for entry in list(islice(regular_files(descriptor), _TMP_LIMIT)):
+                try:
+                    if entry.stat(follow_symlinks=False).st_atime < oldest:
+                        os.unlink(entry.name, dir_fd=descriptor)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    failures = failures.and_one(b"tmp/" + os.fsencode(entry.name), error)
+        return failures
+
+    def scan(self) -> Listing:
+        """Read new/ and cur/ and begin the session.
+
+        Messages are regular files whose names do not start with a dot, ordered by the number their
+        name starts with, else by the time they were last written. A unique name that is there twice
+        is one message: the file in cur/ is listed, the other is left alone.
+        """
+        with self._folders() as folders:
+            rows, self._ambiguous = read_messages(folders)
+        in_order = sorted(rows.values())
+        files = tuple([row[3] for row in in_order])
+        self._files = files
+        return Listing(
+            files=files,
+            sizes=array("q", [row[2] for row in in_order]),
+            # In the order of names, new/ comes after cur/.
+            has_new=max(files, default=b"").startswith(b"new/"),
+        )
+
+    def open(self, index: int) -> tuple[int, int]:
+        """Open a message for reading: its descriptor, the caller's from now on, and its octets.
+
+        Raises ``FileNotFoundError`` when it is gone, and another ``OSError`` when it cannot be
+        opened or is no regular file any more.
+        """
+        for attempt in range(_ATTEMPTS + 1):
+            file = self._files[index]
+            if file is None:
+                break
+            try:
+                return self._open_file(file)
+            except FileNotFoundError:
+                if attempt == _ATTEMPTS or _unique_name(file) in self._ambiguous:
+                    break
+                self._find_again()
+        raise FileNotFoundError(errno.ENOENT, "the message is gone", self.path)
+
+    def finish(self, deleted: Set[int]) -> Failures:
+        """The UPDATE state: remove the messages ``deleted``, move the others from new/ to cur/.
+
+        Tells what could not be removed; one that somebody else removed counts as removed. A message
+        that cannot be moved stays in new/, which is no failure. May be done again.
+        """
+        with self._folders() as folders:
+            failures = self._remove(folders, deleted)
+            self._move_new(folders, deleted)
+        return failures
+
+    def _remove(self, folders: Folders, deleted: Set[int]) -> Failures:
+        # Only the listed file of a message is unlinked. Another file of the same unique name was
+        # shown to nobody, and it may be the only copy of something else.
+        failures = Failures()
+        pending: Collection[int] = deleted
+        for attempt in range(_ATTEMPTS + 1):
+            if attempt:
+                self._locate(folders)
+            files = list(self._files)
+            missed = []
+            for index in pending:
+                file = files[index]
+                if file is None:
+                    continue
+                try:
+                    _unlink(folders, file)
+                except FileNotFoundError:
+                    missed.append(index)
+                except OSError as error:
+                    failures = failures.and_one(file, error)
+                else:
+                    files[index] = None
+            self._files = files
+            pending = missed
+            if not pending:
+                return failures
+        lost = OSError(errno.EBUSY, "it is copied or renamed all the time by other programs")
+        for index in pending:
+            failures = failures.and_one(self._files[index] or b"", lost)
+        return failures
+
+    def _move_new(self, folders: Folders, deleted: Set[int]) -> None:
+        new, cur = folders.get(b"new"), folders.get(b"cur")
+        if new is None or cur is None:
+            return
+        files = list(self._files)
+        for index, file in enumerate(files):
+            if file is None or not file.startswith(b"new/") or index in deleted:
+                continue
+            name = file[4:]
+            target = seen_name(name)
+            try:
+                # rename(2) would silently replace a file of that name, that is, lose a message.
+                if not _exists(cur, target):
+                    os.rename(name, target, src_dir_fd=new, dst_dir_fd=cur)
+                    files[index] = b"cur/" + target
+            except OSError:
+                continue
+        self._files = files
+
+    def _open_file(self, file: bytes) -> tuple[int, int]:
+        folder = self._open_folder(file[:3])
+        if folder is None:
+            raise FileNotFoundError(errno.ENOENT, "the folder is gone", self.path)
+        with _closed_after(folder):
+            descriptor = os.open(file[4:], _OPEN_MESSAGE, dir_fd=folder)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", file)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor, status.st_size
+
+    def _find_again(self) -> None:
+        with self._folders() as folders:
+            self._locate(folders)
+
+    def _locate(self, folders: Folders) -> None:
+        """Learn where the messages are now, all of them at once.
+
+        A unique name that is there twice, or was at the scan, is not looked up: which file the
+        client was shown cannot be told, and the wrong one might be deleted.
+        """
+        rows, twice = read_messages(folders)
+        self._ambiguous |= twice
+
+        def place(file: bytes) -> bytes | None:
+            unique = _unique_name(file)
+            if unique in self._ambiguous:
+                return file
+            return rows[unique][3] if unique in rows else None
+
+        self._files = [None if file is None else place(file) for file in self._files]
+
+    @contextmanager
+    def _folders(self) -> Iterator[Folders]:
+        with ExitStack() as stack:
+            folders: dict[bytes, int] = {}
+            for folder in (b"new", b"cur"):
+                descriptor = self._open_folder(folder)
+                if descriptor is not None:
+                    stack.callback(os.close, descriptor)
+                    folders[folder] = descriptor
+            yield folders
+
+    def _open_folder(self, folder: bytes) -> int | None:
+        """The descriptor of a folder, None where the Maildir has no such folder."""
+        try:
+            return os.open(os.path.join(self.path, folder), _OPEN_FOLDER)
+        except FileNotFoundError:
+            self._require_maildir()
+            return None
+        except OSError as error:
+            # A symbolic link in a folder's place is refused, by either number.
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise self._corrupted() from None
+            raise
+
+    def _require_maildir(self) -> None:
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError as error:
+            raise MailboxMissing(error.errno, error.strerror, self.path) from None
+        except NotADirectoryError:
+            raise self._corrupted() from None
+        if not stat.S_ISDIR(status.st_mode):
+            raise self._corrupted()
+
+    def _corrupted(self) -> MailboxCorrupted:
+        return MailboxCorrupted(errno.ENOTDIR, "mailbox is corrupted", self.path)
+
+
+def _unique_name(file: bytes) -> bytes:
+    return unique_name(file[4:])
+
+
+def _exists(folder: int, name: bytes) -> bool:
+    try:
+        os.lstat(name, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _unlink(folders: Folders, file: bytes) -> None:
+    folder = folders.get(file[:3])
+    if folder is None:
+        raise FileNotFoundError(errno.ENOENT, "the folder is gone", file)
+    os.unlink(file[4:], dir_fd=folder)
+
+
+@contextmanager
+def _closed_after(descriptor: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(descriptor)

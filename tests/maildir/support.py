@@ -1,0 +1,79 @@
+"""Maildirs on disk for the tests, and ways to run what is meant to run off the reactor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred, maybeDeferred
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def make_maildir(path: str | Path) -> Path:
+    """An empty Maildir at ``path``."""
+    maildir = Path(path)
+    for folder in ("tmp", "new", "cur"):
+        (maildir / folder).mkdir(parents=True)
+    return maildir
+
+
+def deliver(maildir: Path, file: str | bytes, content: bytes = b"x\n") -> Path:
+    """Put a message at ``file``, relative to the Maildir."""
+    path = maildir / os.fsdecode(file)
+    path.write_bytes(content)
+    return path
+
+
+def files_of(maildir: Path) -> dict[str, bytes]:
+    """The contents of all files of new/ and cur/, by their names relative to the Maildir."""
+    return {
+        f"{folder}/{path.name}": path.read_bytes()
+        for folder in ("new", "cur")
+        for path in (maildir / folder).iterdir()
+    }
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def descriptors_below(path: Path) -> list[str]:
+    """The files below ``path`` that this process has open."""
+    below = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            below.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [file for file in below if file.startswith(f"{path.resolve()}/")]
+
+
+def here(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+    """An Offload that does the work at once."""
+    return maybeDeferred(function, *args, **kwargs)
+
+
+class HeldBack:
+    """An Offload whose work waits until the test lets it run: a busy thread."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def __call__(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
+        done: Deferred[Any] = Deferred()
+
+        def work() -> None:
+            maybeDeferred(function, *args, **kwargs).chainDeferred(done)
+
+        self.waiting.append(work)
+        return done
+
+    def run(self) -> None:
+        """Let the work run that has waited longest."""
+        self.waiting.pop(0)()

@@ -1,0 +1,360 @@
+"""Tests for `qmailldap.maildir.mailbox`."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from qmailldap.interfaces import IMaildrop
+from qmailldap.maildir import MailboxCorrupted, MailboxMissing, MaildirMailbox, open_mailbox
+from qmailldap.maildir.message import CHUNK
+from qmailldap.threads import Busy, Offload, Workers
+from tests.maildir.support import (
+    HeldBack,
+    deliver,
+    descriptors_below,
+    files_of,
+    here,
+    make_maildir,
+    open_descriptors,
+)
+
+NOW = 1_700_000_000.0
+
+
+class MailboxTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = make_maildir(self.mktemp())
+        before = open_descriptors()
+        self.addCleanup(lambda: self.assertEqual(before, open_descriptors()))
+        self.before = before
+
+    def opening(self, path: Path, offload: Offload = here) -> Deferred[MaildirMailbox]:
+        return Deferred.fromCoroutine(open_mailbox(offload, str(path), time=lambda: NOW))
+
+    def mailbox(self) -> MaildirMailbox:
+        mailbox = self.successResultOf(self.opening(self.path))
+        self.addCleanup(mailbox.close)
+        return mailbox
+
+    def logged(self) -> list[str]:
+        """Collects what is logged from now on."""
+        lines: list[str] = []
+
+        @implementer(ILogObserver)
+        def collect(event: LogEvent) -> None:
+            lines.append(event["log_format"].format(**event))
+
+        globalLogPublisher.addObserver(collect)
+        self.addCleanup(globalLogPublisher.removeObserver, collect)
+        return lines
+
+
+class OpenMailboxTests(MailboxTestCase):
+    def test_it_provides_its_interface(self) -> None:
+        self.assertTrue(verifyObject(IMaildrop, self.mailbox()))
+
+    def test_it_takes_one_trip_to_a_thread(self) -> None:
+        deliver(self.path, "new/1.a")
+        thread = HeldBack()
+        opening = self.opening(self.path, thread)
+        self.assertNoResult(opening)
+        thread.run()
+        self.assertEqual([2], self.successResultOf(opening).listMessages())
+
+    def test_tmp_is_tidied(self) -> None:
+        stale = deliver(self.path, "tmp/stale")
+        os.utime(stale, (0, NOW))
+        self.mailbox()
+        self.assertFalse(stale.exists())
+
+    def test_what_cannot_be_tidied_is_one_line_in_the_log(self) -> None:
+        for number in range(3):
+            os.utime(deliver(self.path, f"tmp/{number}"), (0, NOW))
+
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        self.patch(os, "unlink", refuse)
+        lines = self.logged()
+        self.mailbox()
+        self.assertEqual(1, len(lines))
+        self.assertIn("3 old files of tmp/ could not be removed", lines[0])
+        self.assertIn("Permission denied", lines[0])
+
+    def test_its_faults_are_told_apart(self) -> None:
+        self.failureResultOf(self.opening(self.path / "none"), MailboxMissing)
+        deliver(self.path, "file")
+        self.failureResultOf(self.opening(self.path / "file"), MailboxCorrupted)
+
+
+class ListingTests(MailboxTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for name, content in (("new/3.c", b"three"), ("cur/1.a:2,S", b"1"), ("cur/2.b:2,", b"")):
+            deliver(self.path, name, content)
+
+    def test_sizes_and_unique_ids_are_at_hand(self) -> None:
+        mailbox = self.mailbox()
+        self.assertEqual([1, 0, 5], mailbox.listMessages())
+        self.assertEqual(5, mailbox.listMessages(2))
+        self.assertEqual([b"1.a", b"2.b", b"3.c"], [mailbox.getUidl(n) for n in range(3)])
+
+    def test_a_marked_message_counts_nothing_until_it_is_unmarked(self) -> None:
+        mailbox = self.mailbox()
+        mailbox.deleteMessage(2)
+        mailbox.deleteMessage(2)
+        self.assertEqual(([1, 0, 0], 0), (mailbox.listMessages(), mailbox.listMessages(2)))
+        self.assertEqual([False, False, True], [mailbox.isDeleted(n) for n in range(3)])
+        self.assertEqual(b"3.c", mailbox.getUidl(2))
+        mailbox.undeleteMessages()
+        self.assertEqual([1, 0, 5], mailbox.listMessages())
+        self.assertFalse(mailbox.isDeleted(2))
+
+    def test_the_list_given_is_the_callers(self) -> None:
+        mailbox = self.mailbox()
+        mailbox.listMessages().clear()
+        self.assertEqual([1, 0, 5], mailbox.listMessages())
+
+    def test_a_bad_index_is_a_value_error(self) -> None:
+        mailbox = self.mailbox()
+        for index in (-1, 3, 10**30):
+            for method in (
+                mailbox.listMessages,
+                mailbox.getUidl,
+                mailbox.isDeleted,
+                mailbox.deleteMessage,
+                mailbox.getMessage,
+            ):
+                self.assertRaises(ValueError, method, index)
+        self.assertEqual([1, 0, 5], mailbox.listMessages())
+
+
+class GetMessageTests(MailboxTestCase):
+    def held(self, content: bytes) -> tuple[MaildirMailbox, HeldBack]:
+        """A mailbox of one message, and the thread its work waits in."""
+        deliver(self.path, "new/1.a", content)
+        thread = HeldBack()
+        opening = self.opening(self.path, thread)
+        thread.run()
+        return self.successResultOf(opening), thread
+
+    def test_a_small_message_is_read_in_one_trip_to_a_thread(self) -> None:
+        mailbox, thread = self.held(b"content")
+        getting = mailbox.getMessage(0)
+        self.assertNoResult(getting)
+        thread.run()
+        message = self.successResultOf(getting)
+        self.assertEqual(
+            (7, b"content", b""), (message.size, message.readChunk(), message.readChunk())
+        )
+        self.assertEqual([], thread.waiting)
+
+    def test_a_message_that_is_gone_is_a_missing_file(self) -> None:
+        mailbox, thread = self.held(b"content")
+        (self.path / "new/1.a").unlink()
+        getting = mailbox.getMessage(0)
+        thread.run()
+        self.failureResultOf(getting, FileNotFoundError)
+
+    def test_closing_the_mailbox_closes_its_messages(self) -> None:
+        mailbox, thread = self.held(b"x" * (3 * CHUNK))
+        messages = []
+        for _ in range(3):
+            getting = mailbox.getMessage(0)
+            thread.run()
+            messages.append(self.successResultOf(getting))
+        self.assertEqual(self.before + 3, open_descriptors())
+        messages.pop(0).close()
+        mailbox.close()
+        mailbox.close()
+        self.assertEqual(self.before, open_descriptors())
+        self.assertRaises(ValueError, messages[0].readChunk)
+
+    def test_a_message_still_being_opened_is_closed_when_it_is(self) -> None:
+        mailbox, thread = self.held(b"x" * (3 * CHUNK))
+        getting = mailbox.getMessage(0)
+        mailbox.close()
+        thread.run()
+        self.failureResultOf(getting, CancelledError)
+        self.assertEqual(self.before, open_descriptors())
+
+    def test_a_message_that_nobody_waits_for_any_more_is_closed(self) -> None:
+        mailbox, thread = self.held(b"x" * (3 * CHUNK))
+        getting = mailbox.getMessage(0)
+        getting.cancel()
+        self.failureResultOf(getting, CancelledError)
+        thread.run()
+        self.assertEqual(self.before, open_descriptors())
+
+    def test_a_message_still_being_read_is_closed_when_it_was(self) -> None:
+        mailbox, thread = self.held(b"x" * (3 * CHUNK))
+        getting = mailbox.getMessage(0)
+        thread.run()
+        message = self.successResultOf(getting)
+        message.readChunk()
+        reading = message.readChunk()
+        assert isinstance(reading, Deferred)
+        del message
+        mailbox.close()
+        self.assertEqual(self.before + 1, open_descriptors())
+        thread.run()
+        self.assertEqual(CHUNK, len(self.successResultOf(reading)))
+        self.assertEqual(self.before, open_descriptors())
+
+    def test_a_message_that_stock_twisted_forgot_holds_no_descriptor(self) -> None:
+        mailbox, thread = self.held(b"x" * (3 * CHUNK))
+        for _ in range(5):
+            getting = mailbox.getMessage(0)
+            thread.run()
+            self.successResultOf(getting).read(10)
+        del getting
+        gc.collect()
+        self.assertEqual(self.before, open_descriptors())
+
+    def test_no_descriptor_is_lost_in_a_long_session(self) -> None:
+        for number in range(20):
+            deliver(self.path, f"new/{number}.a", b"x" * (number * CHUNK // 5))
+        mailbox = self.mailbox()
+        for number in range(20):
+            message = self.successResultOf(mailbox.getMessage(number))
+            for _ in range(number % 4):
+                if isinstance(reading := message.readChunk(), Deferred):
+                    self.successResultOf(reading)
+            if number % 2:
+                message.close()
+        mailbox.deleteMessage(3)
+        self.assertEqual(0, self.successResultOf(mailbox.sync()))
+        mailbox.close()
+        self.assertEqual(self.before, open_descriptors())
+
+
+class SyncTests(MailboxTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for name in ("new/1.a", "cur/2.b:2,", "cur/3.c:2,"):
+            deliver(self.path, name)
+        self.thread = HeldBack()
+        opening = self.opening(self.path, self.thread)
+        self.thread.run()
+        self.held = self.successResultOf(opening)
+
+    def test_marked_messages_go_at_sync_and_not_before(self) -> None:
+        mailbox = self.mailbox()
+        mailbox.deleteMessage(1)
+        self.assertEqual({"new/1.a", "cur/2.b:2,", "cur/3.c:2,"}, set(files_of(self.path)))
+        self.assertEqual(0, self.successResultOf(mailbox.sync()))
+        self.assertEqual({"cur/1.a:2,", "cur/3.c:2,"}, set(files_of(self.path)))
+
+    def test_a_session_that_ends_without_sync_changes_nothing(self) -> None:
+        mailbox = self.mailbox()
+        mailbox.deleteMessage(1)
+        mailbox.close()
+        self.assertEqual({"new/1.a", "cur/2.b:2,", "cur/3.c:2,"}, set(files_of(self.path)))
+
+    def test_messages_unmarked_again_stay(self) -> None:
+        mailbox = self.mailbox()
+        mailbox.deleteMessage(1)
+        mailbox.undeleteMessages()
+        mailbox.deleteMessage(2)
+        self.successResultOf(mailbox.sync())
+        self.assertEqual({"cur/1.a:2,", "cur/2.b:2,"}, set(files_of(self.path)))
+
+    def test_it_goes_on_when_the_session_ends(self) -> None:
+        self.held.deleteMessage(1)
+        syncing = self.held.sync()
+        self.held.close()
+        self.thread.run()
+        self.assertEqual(0, self.successResultOf(syncing))
+        self.assertEqual({"cur/1.a:2,", "cur/3.c:2,"}, set(files_of(self.path)))
+
+    def test_it_goes_on_when_nobody_waits_for_it(self) -> None:
+        self.held.deleteMessage(1)
+        syncing = self.held.sync()
+        syncing.cancel()
+        self.failureResultOf(syncing, CancelledError)
+        self.thread.run()
+        self.assertEqual({"cur/1.a:2,", "cur/3.c:2,"}, set(files_of(self.path)))
+
+    def test_it_is_done_once_however_often_it_is_asked_for(self) -> None:
+        self.held.deleteMessage(1)
+        asked = [self.held.sync(), self.held.sync()]
+        self.thread.run()
+        asked.append(self.held.sync())
+        self.assertEqual([0, 0, 0], [self.successResultOf(answer) for answer in asked])
+        self.assertEqual([], self.thread.waiting)
+
+    def test_a_session_with_nothing_to_do_takes_no_trip_to_a_thread(self) -> None:
+        (self.path / "new/1.a").rename(self.path / "cur/1.a:2,")
+        opening = self.opening(self.path, self.thread)
+        self.thread.run()
+        self.assertEqual(0, self.successResultOf(self.successResultOf(opening).sync()))
+        self.assertEqual([], self.thread.waiting)
+
+    def test_what_could_not_be_removed_is_told_and_logged(self) -> None:
+        mailbox = self.mailbox()
+        mailbox.deleteMessage(1)
+        mailbox.deleteMessage(2)
+
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        self.patch(os, "unlink", refuse)
+        lines = self.logged()
+        self.assertEqual(2, self.successResultOf(mailbox.sync()))
+        self.assertEqual(1, len(lines))
+        self.assertIn("2 marked messages could not be removed", lines[0])
+        self.assertIn("Permission denied", lines[0])
+
+    def test_one_that_could_not_begin_may_be_asked_for_again(self) -> None:
+        mailbox = self.mailbox()
+        mailbox.deleteMessage(1)
+
+        def refuse(function: object, /, *args: object, **kwargs: object) -> Deferred[Any]:
+            return fail(Busy("full"))
+
+        self.patch(mailbox, "_offload", refuse)
+        self.failureResultOf(mailbox.sync(), Busy)
+        self.assertIn("cur/2.b:2,", files_of(self.path))
+        self.patch(mailbox, "_offload", here)
+        self.assertEqual(0, self.successResultOf(mailbox.sync()))
+        self.assertNotIn("cur/2.b:2,", files_of(self.path))
+
+
+class ThreadedTests(TestCase):
+    """The same in true threads."""
+
+    async def test_a_session_in_threads(self) -> None:
+        workers = Workers(cast(IReactorFromThreads, reactor), "test", threads=3, queue_limit=9)
+        workers.start()
+        self.addCleanup(workers.stop)
+        path = make_maildir(self.mktemp())
+        content = os.urandom(5 * CHUNK + 1)
+        deliver(path, "new/1.a", content)
+        deliver(path, "new/2.b", b"small")
+        mailbox = await open_mailbox(workers, os.fsencode(path))
+        message = await mailbox.getMessage(0)
+        received = b""
+        while True:
+            chunk = message.readChunk()
+            if isinstance(chunk, Deferred):
+                chunk = await chunk
+            if not chunk:
+                break
+            received += chunk
+        self.assertEqual(content, received)
+        mailbox.deleteMessage(0)
+        self.assertEqual(0, await mailbox.sync())
+        mailbox.close()
+        self.assertEqual([], descriptors_below(path))
+        self.assertEqual({"cur/2.b:2,": b"small"}, files_of(path))
