@@ -1,0 +1,21 @@
+"""The LDAP side of a login: find the entry, and, where the site rebinds, prove its password.
+
+Only octets, entries and yes or no leave this room; it knows nothing of accounts, POP3 or refusals.
+From the outside in: `directory` decides which server is asked, `_server` is one server and its
+health, `_pool` its connections, `_client` one connection, `_frames` the octets of it; `search` and
+`results` say without any I/O what is asked and what an answer means. `embedded` is a small server
+of our own for the demo and for tests.
+"""
+
+from qmailldap.directory.directory import Directory
+from qmailldap.directory.embedded import EmbeddedDirectory
+from qmailldap.directory.errors import DirectoryUnavailable
+from qmailldap.directory.search import Search, search_filter
+
+__all__ = [
+    "Directory",
+    "DirectoryUnavailable",
+    "EmbeddedDirectory",
+    "Search",
+    "search_filter",
+]

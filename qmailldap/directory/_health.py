@@ -1,0 +1,139 @@
+"""Whether a server is of use at the moment, and when it is tried again.
+
+A server is up until something shows that it is not. It is then down, and a probe tries it after a
+pause, 1 s at first and doubling to 60 s; the first answer to an operation or to the probe makes it
+up again. The pause starts over when the server was up for longer than it was last left alone; one
+that comes and goes is left alone for longer each time and does not fill the log. An outage is one
+line in the log, and so is its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from qmailldap.directory.errors import ServerTrouble
+
+__all__ = ["COMPLAINT_PAUSE", "FAIL_FAST", "FIRST_PAUSE", "LONGEST_PAUSE", "Health"]
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+"""Seconds a server that is down is left alone, at first and at most."""
+
+FAIL_FAST = 1.0
+"""Seconds after a failure during which a server is not tried although no other one is up."""
+
+COMPLAINT_PAUSE = 3600.0
+"""Seconds until the same complaint of a server that is up is logged again."""
+
+_log = Logger(namespace="qmailldap.directory")
+
+
+class Health:
+    """The state of the server ``name``; ``probe`` tries it, and reports what it finds here."""
+
+    def __init__(self, clock: IReactorTime, name: str, probe: Callable[[], Deferred[None]]) -> None:
+        self._clock = clock
+        self._name = name
+        self._probe = probe
+        self._up = True
+        self._up_since = clock.seconds() - FIRST_PAUSE
+        self._failed_at = clock.seconds() - FAIL_FAST
+        self._pause = FIRST_PAUSE
+        self._refusal_told = False
+        self._complaints: dict[str, float] = {}
+        self._next_probe: IDelayedCall | None = None
+        self._probing: Deferred[None] | None = None
+        self._stopped = False
+
+    @property
+    def up(self) -> bool:
+        """No server is known to be down before it was tried."""
+        return self._up
+
+    @property
+    def failed_just_now(self) -> bool:
+        """Whether trying it again would be too soon, even with no other server up."""
+        return self._clock.seconds() - self._failed_at < FAIL_FAST
+
+    def answered(self) -> None:
+        """It has answered an operation: it is up."""
+        if self._up:
+            return
+        self._up = True
+        self._up_since = self._clock.seconds()
+        self._refusal_told = False
+        if self._next_probe is not None:
+            self._next_probe.cancel()
+            self._next_probe = None
+        _log.info("directory server {server} is up again", server=self._name)
+
+    def failed(self, reason: str, *, refused: bool = False) -> None:
+        """It is down, or still down; ``refused`` when what it refuses is the site's bind."""
+        if self._stopped:
+            return
+        now = self._clock.seconds()
+        self._failed_at = now
+        began = self._up
+        if began:
+            self._up = False
+            lasted = now - self._up_since >= self._pause
+            self._pause = FIRST_PAUSE if lasted else min(2 * self._pause, LONGEST_PAUSE)
+            self._schedule_probe()
+        if refused and not self._refusal_told:
+            self._refusal_told = True
+            _log.error(
+                "directory server {server} is of no use: {reason}; next try in {pause:.0f} s",
+                server=self._name,
+                reason=reason,
+                pause=self._pause,
+            )
+        elif began:
+            _log.warn(
+                "directory server {server} is down: {reason}; next try in {pause:.0f} s",
+                server=self._name,
+                reason=reason,
+                pause=self._pause,
+            )
+
+    def complain(self, complaint: str) -> None:
+        """Log what is wrong with a server that is up; each thing once in a while."""
+        now = self._clock.seconds()
+        told = self._complaints.get(complaint)
+        if told is None or now - told >= COMPLAINT_PAUSE:
+            self._complaints[complaint] = now
+            _log.warn(
+                "directory server {server} {complaint}", server=self._name, complaint=complaint
+            )
+
+    def probe(self) -> None:
+        """Try it now, in the background."""
+        self._next_probe = None
+        if self._probing is None:
+            self._probing = probing = self._probe()
+            probing.addBoth(self._probed)
+
+    def stop(self) -> None:
+        """No more probes."""
+        self._stopped = True
+        if self._next_probe is not None:
+            self._next_probe.cancel()
+            self._next_probe = None
+        if self._probing is not None:
+            self._probing.cancel()
+
+    def _probed(self, result: object) -> None:
+        self._probing = None
+        # What went wrong with the server was reported to `failed` where it happened.
+        if isinstance(result, Failure) and not result.check(ServerTrouble, CancelledError):
+            _log.failure("probe of directory server {server}", result, server=self._name)
+        if not self._up and not self._stopped and self._next_probe is None:
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._schedule_probe()
+
+    def _schedule_probe(self) -> None:
+        self._next_probe = self._clock.callLater(self._pause, self.probe)

@@ -1,0 +1,292 @@
+"""One directory server: its connections, what is asked on them, and what that says of the server.
+
+It is down when a connection cannot be made or bound, is silent or sends garbage, when three new
+ones in a row close on the first thing they are asked, and when it answers that it is busy or
+unavailable. Whatever is open to it is then dropped: operations under way on it move on at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, succeed
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import Factory
+
+from qmailldap.account import Entry
+from qmailldap.control import ServerAddress
+from qmailldap.directory._client import Connection, Loss, LossKind
+from qmailldap.directory._health import Health
+from qmailldap.directory._pool import Pool
+from qmailldap.directory.errors import BindRefused, ServerTrouble
+from qmailldap.directory.results import (
+    NO_SUCH_OBJECT,
+    SERVER_IS_DOWN,
+    SIZE_LIMIT_EXCEEDED,
+    SUCCESS,
+    WRONG_PASSWORD,
+    Result,
+)
+from qmailldap.directory.search import ENTRIES_ASKED_FOR, Search
+
+__all__ = [
+    "DROPS_IN_A_ROW",
+    "SEARCHES_PER_CONNECTION",
+    "Connector",
+    "Server",
+    "ServerSettings",
+]
+
+DROPS_IN_A_ROW = 3
+"""So many new connections close on their first operation, and the server is down."""
+
+SEARCHES_PER_CONNECTION = 16
+"""Searches under way on one connection; more wait."""
+
+T = TypeVar("T")
+
+Connector = Callable[[ServerAddress, IProtocolFactory], Deferred[IProtocol]]
+"""Makes a TCP connection to the address; to be cancelled when it takes too long."""
+
+
+@attrs.frozen(kw_only=True)
+class ServerSettings:
+    """What all servers have in common; ``password`` is shown nowhere."""
+
+    search: Search
+    dn: bytes
+    password: bytes = attrs.field(repr=False)
+    connections: int
+    rebind_connections: int
+    attempt_limit: float
+    """Seconds in which a connection is made and bound."""
+
+
+class Server:
+    """One server of the list.
+
+    ``search`` and ``prove`` raise `ServerTrouble` when the next server should be asked, and
+    `ConnectionDropped` when this one may be asked once more, too.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        address: ServerAddress,
+        connect: Connector,
+        settings: ServerSettings,
+    ) -> None:
+        self._clock = clock
+        self._address = address
+        self._connect = connect
+        self._settings = settings
+        self._searching = Pool(
+            clock,
+            lambda: Deferred.fromCoroutine(self._open_bound()),
+            size=settings.connections,
+            share=SEARCHES_PER_CONNECTION,
+            on_failure=self._cannot_be_opened,
+        )
+        self._rebinding = Pool(
+            clock,
+            lambda: Deferred.fromCoroutine(self._open()),
+            size=settings.rebind_connections,
+            share=1,
+            on_failure=self._cannot_be_opened,
+        )
+        self._connections: set[Connection] = set()
+        self._health = Health(clock, str(address), lambda: Deferred.fromCoroutine(self._probe()))
+        self._drops = 0
+
+    def __str__(self) -> str:
+        return str(self._address)
+
+    @property
+    def up(self) -> bool:
+        """Whether operations should go here."""
+        return self._health.up
+
+    @property
+    def worth_a_try(self) -> bool:
+        """Whether it may be asked although it is down, there being no other."""
+        return self._searching.alive or not self._health.failed_just_now
+
+    def warm(self) -> None:
+        """Have a connection before the first login needs it; what fails is seen to."""
+        self._health.probe()
+
+    async def search(self, login: bytes, limit: float) -> tuple[Entry, ...]:
+        """The entries found for ``login``, at most two, had within ``limit`` seconds."""
+        request = self._settings.search.request(login, limit)
+        answer = await self._with_connection(
+            self._searching, limit, lambda connection, left: connection.search(request, left)
+        )
+        result = answer.result
+        self._judge(result)
+        if result.code == SUCCESS:
+            return answer.entries
+        if result.code == SIZE_LIMIT_EXCEEDED and len(answer.entries) == ENTRIES_ASKED_FOR:
+            return answer.entries
+        if result.code == NO_SUCH_OBJECT:
+            self._health.complain(f"has no entry ldapbasedn: {result.name}")
+            return ()
+        raise self._trouble("a search", result)
+
+    async def prove(self, dn: bytes, password: bytes, limit: float) -> bool:
+        """Whether a bind as ``dn`` with ``password`` succeeds, known within ``limit`` seconds."""
+        give_up_at = self._clock.seconds() + limit
+        if not self.up:
+            # Those who come while it is down share the one attempt of the searching connections.
+            await self._with_connection(self._searching, limit, lambda *_: succeed(None))
+        result = await self._with_connection(
+            self._rebinding,
+            give_up_at - self._clock.seconds(),
+            lambda connection, left: connection.bind_as(dn, password, left),
+        )
+        self._judge(result)
+        if result.code == SUCCESS:
+            return True
+        if result.code in WRONG_PASSWORD:
+            return False
+        raise self._trouble("a rebind", result)
+
+    def stop(self) -> Deferred[None]:
+        """Close everything; fires when nothing of it is left."""
+        self._health.stop()
+        for connection in list(self._connections):
+            connection.close()
+        self._drop_all("the directory was stopped")
+        closed = DeferredList([connection.closed for connection in self._connections])
+        return closed.addCallback(lambda _: None)
+
+    async def _with_connection(
+        self, pool: Pool, limit: float, use: Callable[[Connection, float], Deferred[T]]
+    ) -> T:
+        """What ``use`` gives for a connection of the pool, both within ``limit`` seconds."""
+        give_up_at = self._clock.seconds() + limit
+        try:
+            connection = await pool.take().addTimeout(max(0.0, limit), self._clock)
+        except TimeoutError:
+            raise ServerTrouble(f"no connection was free within {limit:.1f} s") from None
+        try:
+            return await use(connection, max(0.0, give_up_at - self._clock.seconds()))
+        except TimeoutError:
+            raise ServerTrouble(f"no answer within {limit:.1f} s") from None
+        finally:
+            pool.give_back(connection)
+
+    async def _open_bound(self) -> Connection:
+        """A connection on which ldaplogin is bound."""
+        settings = self._settings
+        give_up_at = self._clock.seconds() + settings.attempt_limit
+        connection = await self._open()
+        try:
+            left = max(0.0, give_up_at - self._clock.seconds())
+            result = await connection.bind_as(settings.dn, settings.password, left)
+        except TimeoutError:
+            raise ServerTrouble("it does not answer a bind") from None
+        if result.code == SUCCESS:
+            return connection
+        connection.close()
+        if result.code in SERVER_IS_DOWN:
+            raise ServerTrouble(f"it answers {result}")
+        who = "the bind of ldaplogin with ldappassword" if settings.dn else "an anonymous bind"
+        raise BindRefused(f"it refuses {who} (control files ldaplogin, ldappassword): {result}")
+
+    async def _open(self) -> Connection:
+        """A connection as it is when it is made."""
+        limit = self._settings.attempt_limit
+        factory = _ConnectionFactory(self._clock, limit / 2, self._on_lost)
+        try:
+            made = self._connect(self._address, factory).addTimeout(limit, self._clock)
+            connection = cast(Connection, await made)
+        except CancelledError:
+            raise
+        except TimeoutError:
+            raise ServerTrouble(f"no connection within {limit:.1f} s") from None
+        except Exception as error:
+            raise ServerTrouble(" ".join(str(error).split()) or type(error).__name__) from None
+        self._connections.add(connection)
+        connection.closed.addCallback(lambda _: self._connections.discard(connection))
+        return connection
+
+    def _on_lost(self, connection: Connection, loss: Loss) -> None:
+        searching, rebinding = self._searching.connections, self._rebinding.connections
+        # The loss of one that is still being opened is told by the attempt to open it.
+        if connection in searching or connection in rebinding:
+            if loss.kind is LossKind.NOTICE:
+                self._health.complain("sent a notice of disconnection")
+            others = [other for other in (*searching, *rebinding) if other is not connection]
+            silent = loss.kind is LossKind.SILENT and not _heard_since(connection.asked_at, others)
+            if loss.kind is LossKind.GARBAGE or silent:
+                self._failed(loss.reason)
+            elif loss.under_way:
+                # A connection that has worked may end: servers restart, and hold it to be idle.
+                # This one has answered nothing but the bind that opened it.
+                if connection.answers == (1 if connection in searching else 0):
+                    self._drops += 1
+                if self._drops >= DROPS_IN_A_ROW:
+                    self._failed(loss.reason)
+                self._searching.close_idle()
+                self._rebinding.close_idle()
+        self._searching.forget(connection)
+        self._rebinding.forget(connection)
+
+    def _cannot_be_opened(self, error: Exception) -> None:
+        self._failed(str(error), refused=isinstance(error, BindRefused))
+
+    def _judge(self, result: Result) -> None:
+        """It has answered an operation: note what that says of it."""
+        if result.code in SERVER_IS_DOWN:
+            self._failed(f"it answers {result}")
+        else:
+            self._drops = 0
+            self._health.answered()
+
+    def _trouble(self, operation: str, result: Result) -> ServerTrouble:
+        """What to raise for an answer that is none; one that says it is down was logged before."""
+        if result.code not in SERVER_IS_DOWN:
+            self._health.complain(f"answers {operation} with {result.name}")
+        return ServerTrouble(f"it answers {result}")
+
+    def _failed(self, reason: str, *, refused: bool = False) -> None:
+        """It is down, and whatever is open to it is of no use."""
+        self._drops = 0
+        self._health.failed(reason, refused=refused)
+        self._drop_all(reason)
+
+    def _drop_all(self, reason: str) -> None:
+        self._searching.drop_all(reason)
+        self._rebinding.drop_all(reason)
+
+    async def _probe(self) -> None:
+        """See whether it answers a search at all; what goes wrong is noted where it does."""
+        limit = 2 * self._settings.attempt_limit
+        request = self._settings.search.check_request(limit)
+        answer = await self._with_connection(
+            self._searching, limit, lambda connection, left: connection.search(request, left)
+        )
+        self._judge(answer.result)
+
+
+class _ConnectionFactory(Factory):
+    noisy = False
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        silence_limit: float,
+        on_lost: Callable[[Connection, Loss], None],
+    ) -> None:
+        self._clock = clock
+        self._silence_limit = silence_limit
+        self._on_lost = on_lost
+
+    def buildProtocol(self, addr: object) -> Connection:
+        return Connection(self._clock, self._silence_limit, self._on_lost)
+
+
+def _heard_since(when: float | None, connections: list[Connection]) -> bool:
+    return when is not None and any(connection.heard_at >= when for connection in connections)

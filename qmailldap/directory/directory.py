@@ -1,0 +1,173 @@
+"""Which server is asked, for how long, and what happens when it fails.
+
+Servers are asked in the order of ldapserver, those that are up first. While another one that is up
+remains, an attempt at a server has half of the time that is left and at most `ATTEMPT_LIMIT`; the
+last has all of it. An operation whose connection drops is tried once more: at the next server, and
+at the same one when there is no other. When no server is up, those whose last failure is a second
+ago or more are tried; logins that come together share one attempt to connect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
+
+from qmailldap.account import Entry
+from qmailldap.control import Control, ServerAddress
+from qmailldap.directory._server import Connector, Server, ServerSettings
+from qmailldap.directory.errors import ConnectionDropped, DirectoryUnavailable, ServerTrouble
+from qmailldap.directory.search import Search
+
+__all__ = ["ATTEMPT_LIMIT", "CONNECTIONS", "QUEUE_LIMIT", "REBIND_CONNECTIONS", "Directory"]
+
+CONNECTIONS = 4
+"""Connections to one server that searches share."""
+
+REBIND_CONNECTIONS = 4
+"""Connections to one server for binds with the passwords of users, one bind at a time on each."""
+
+QUEUE_LIMIT = 1000
+"""Operations under way or waiting; more fail at once."""
+
+ATTEMPT_LIMIT = 5.0
+"""Seconds that one server may cost while another one may still be asked.
+
+Also those of connecting and binding, or half of ldaptimeout if that is less."""
+
+T = TypeVar("T")
+
+
+class Directory:
+    """The directory servers of the site, as one.
+
+    Raises `qmailldap.control.ControlError` when ldapobjectclass or ldapbasedn cannot be used.
+    ``connect`` makes the TCP connections, by default to whatever addresses the host's name has.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        control: Control,
+        *,
+        connections: int = CONNECTIONS,
+        rebind_connections: int = REBIND_CONNECTIONS,
+        queue_limit: int = QUEUE_LIMIT,
+        connect: Connector | None = None,
+    ) -> None:
+        self._clock = reactor
+        self._timeout = float(control.ldaptimeout)
+        self._queue_limit = queue_limit
+        settings = ServerSettings(
+            search=Search(control),
+            dn=control.ldaplogin.encode("utf-8"),
+            # A password without a name would be no bind as anyone (RFC 4513, section 5.1).
+            password=control.ldappassword if control.ldaplogin else b"",
+            connections=connections,
+            rebind_connections=rebind_connections,
+            attempt_limit=min(ATTEMPT_LIMIT, self._timeout / 2),
+        )
+        connect = connect or _tcp_connector(reactor, settings.attempt_limit)
+        self._servers = [
+            Server(reactor, address, connect, settings) for address in control.ldapserver
+        ]
+        self._under_way: set[Deferred[Any]] = set()
+        self._stopped = False
+
+    def start(self) -> None:
+        """Connect to the first server in the background. A directory that is down is no error."""
+        self._servers[0].warm()
+
+    def stop(self) -> Deferred[None]:
+        """Fail what is under way, close everything; fires when nothing is left of it."""
+        self._stopped = True
+        for operation in list(self._under_way):
+            operation.cancel()
+        stopped = DeferredList([server.stop() for server in self._servers])
+        return stopped.addCallback(lambda _: None)
+
+    async def find(self, login: bytes) -> tuple[Entry, ...]:
+        """The entries whose uid is ``login``: none, one, or two where there are two or more.
+
+        Raises `DirectoryUnavailable` when no server has answered within ldaptimeout.
+        """
+        return await self._within_the_time(lambda server, limit: server.search(login, limit))
+
+    async def prove(self, dn: str, password: bytes) -> bool:
+        """Whether ``password`` is that of the entry ``dn``, which is as `find` gave it.
+
+        An empty password is none, and is not asked about: a server would take the bind for an
+        anonymous one and accept it. Raises `DirectoryUnavailable` as `find` does.
+        """
+        if not dn or not password:
+            return False
+        name = dn.encode("utf-8", "surrogateescape")
+        return await self._within_the_time(
+            lambda server, limit: server.prove(name, password, limit)
+        )
+
+    async def _within_the_time(
+        self, operation: Callable[[Server, float], Coroutine[Deferred[Any], Any, T]]
+    ) -> T:
+        if self._stopped:
+            raise DirectoryUnavailable("the directory was stopped")
+        if len(self._under_way) >= self._queue_limit:
+            raise DirectoryUnavailable(f"{self._queue_limit} operations are under way already")
+        attempts = Deferred.fromCoroutine(self._at_some_server(operation))
+        self._under_way.add(attempts)
+        try:
+            return await attempts.addTimeout(self._timeout, self._clock)
+        except TimeoutError:
+            reason = f"no server answered within {self._timeout:.0f} s"
+            raise DirectoryUnavailable(reason) from None
+        except CancelledError:
+            if self._stopped:
+                raise DirectoryUnavailable("the directory was stopped") from None
+            raise
+        finally:
+            self._under_way.discard(attempts)
+
+    async def _at_some_server(
+        self, operation: Callable[[Server, float], Coroutine[Deferred[Any], Any, T]]
+    ) -> T:
+        give_up_at = self._clock.seconds() + self._timeout
+        untried = list(self._servers)
+        troubles = []
+        dropped = False
+        while (server := _next_server(untried)) is not None:
+            untried.remove(server)
+            left = give_up_at - self._clock.seconds()
+            others = any(other.up for other in untried)
+            try:
+                return await operation(server, min(ATTEMPT_LIMIT, left / 2) if others else left)
+            except ConnectionDropped as trouble:
+                troubles.append(f"{server}: {trouble}")
+                if dropped:
+                    break  # It may be the operation that servers cannot bear.
+                dropped = True
+                untried.append(server)
+            except ServerTrouble as trouble:
+                troubles.append(f"{server}: {trouble}")
+        reason = "; ".join(troubles) or "every server is down and was tried a moment ago"
+        raise DirectoryUnavailable(reason)
+
+
+def _next_server(untried: list[Server]) -> Server | None:
+    for server in untried:
+        if server.up:
+            return server
+    for server in untried:
+        if server.worth_a_try:
+            return server
+    return None
+
+
+def _tcp_connector(reactor: Any, limit: float) -> Connector:
+    def connect(address: ServerAddress, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        endpoint = HostnameEndpoint(reactor, address.host, address.port, timeout=limit)
+        return endpoint.connect(factory)
+
+    return connect

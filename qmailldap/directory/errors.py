@@ -1,0 +1,29 @@
+"""What can go wrong between us and the directory. Only `DirectoryUnavailable` leaves this room."""
+
+from __future__ import annotations
+
+__all__ = ["BindRefused", "ConnectionDropped", "DirectoryUnavailable", "NotLDAP", "ServerTrouble"]
+
+
+class DirectoryUnavailable(Exception):
+    """No server answered in time. ``reason`` is a line for the log, and holds no secret."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ServerTrouble(Exception):
+    """This server cannot answer this operation; the next one may."""
+
+
+class ConnectionDropped(ServerTrouble):
+    """The connection was lost while the operation was under way; it may be tried once more."""
+
+
+class BindRefused(ServerTrouble):
+    """The server does not accept ldaplogin with ldappassword."""
+
+
+class NotLDAP(Exception):
+    """Octets came that are not an LDAP message, or not one that can come here."""

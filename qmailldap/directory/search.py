@@ -1,0 +1,153 @@
+"""The one search of a login as plain data: the filter, the request, and an entry of its answer.
+
+No I/O may enter here. A login gets into a filter as the value of an equality assertion, which LDAP
+sends as counted octets; it is never part of a text that is parsed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from ldaptor.protocols import pureldap
+from ldaptor.protocols.ldap import distinguishedname
+
+from qmailldap.account import ACCOUNT_ATTRIBUTES, PASSWORD_ATTRIBUTE, Entry
+from qmailldap.control import Control, ControlError
+from qmailldap.directory.errors import NotLDAP
+from qmailldap.directory.results import Result
+
+with warnings.catch_warnings():
+    # ldaptor 21.2 uses names that pyparsing 3.3 deprecates, on import and when it parses.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from ldaptor import ldapfilter
+
+__all__ = ["ENTRIES_ASKED_FOR", "Search", "SearchAnswer", "entry_from_result", "search_filter"]
+
+ENTRIES_ASKED_FOR = 2
+"""The size limit of the search: a login is one entry, and a second tells that it is not."""
+
+_ESCAPED_OCTETS = re.compile(r"(?:\\[89A-Fa-f][0-9A-Fa-f])+")
+
+
+@attrs.frozen
+class SearchAnswer:
+    """The entries that came, at most `ENTRIES_ASKED_FOR`, and how the search ended."""
+
+    result: Result
+    entries: tuple[Entry, ...] = ()
+
+
+class Search:
+    """The search that the control files describe.
+
+    Raises `ControlError` when ldapobjectclass or ldapbasedn cannot be parsed.
+    """
+
+    def __init__(self, control: Control) -> None:
+        self._base = _base_dn(control).encode("utf-8")
+        self._filter = search_filter(control)
+        self._attributes = [name.encode("ascii") for name in attributes_asked_for(control)]
+
+    def request(self, login: bytes, limit: float) -> Any:
+        """The LDAPSearchRequest for ``login``; the server may take ``limit`` seconds."""
+        return pureldap.LDAPSearchRequest(
+            baseObject=self._base,
+            scope=pureldap.LDAP_SCOPE_wholeSubtree,
+            sizeLimit=ENTRIES_ASKED_FOR,
+            timeLimit=max(1, math.ceil(limit)),
+            filter=self._filter(login),
+            attributes=self._attributes,
+        )
+
+    def check_request(self, limit: float) -> Any:
+        """A search as cheap as one can be, to see whether a server answers searches at all."""
+        return pureldap.LDAPSearchRequest(
+            baseObject=self._base,
+            scope=pureldap.LDAP_SCOPE_baseObject,
+            sizeLimit=1,
+            timeLimit=max(1, math.ceil(limit)),
+            filter=pureldap.LDAPFilterMatchAll,
+            attributes=[b"1.1"],  # RFC 4511, section 4.5.1.8: no attributes
+        )
+
+
+def attributes_asked_for(control: Control) -> tuple[str, ...]:
+    """The names of the attributes that a login needs; the hash only where it proves passwords."""
+    return ACCOUNT_ATTRIBUTES if control.ldaprebind else (*ACCOUNT_ATTRIBUTES, PASSWORD_ATTRIBUTE)
+
+
+def search_filter(control: Control) -> Callable[[bytes], Any]:
+    """A function from a login to its filter, ``(uid=LOGIN)`` or ``(&(objectClass=X)(uid=LOGIN))``.
+
+    X is ldapobjectclass and may be more than one term, as in ``qmailUser)(accountStatus=active``.
+    Raises `ControlError` when it does not parse.
+    """
+    if control.ldapobjectclass is None:
+        return _uid_is
+    terms = _static_terms(control.ldapobjectclass)
+    return lambda login: pureldap.LDAPFilter_and([*terms, _uid_is(login)])
+
+
+def entry_from_result(message: Any) -> Entry:
+    """The entry of an LDAPSearchResultEntry.
+
+    Names are compared without case and without options (RFC 4512, section 2.5): the values of
+    ``mailHost`` and ``mailHost;lang-en`` are all values of mailHost. The DN is text that encodes
+    with ``surrogateescape`` to the octets that came. Raises `NotLDAP` where a value is not octets.
+    """
+    attributes: dict[str, tuple[bytes, ...]] = {}
+    for description, values in message.attributes:
+        name = _octets(description).decode("ascii", "backslashreplace").partition(";")[0].lower()
+        found = tuple(_octets(value) for value in values)
+        attributes[name] = attributes.get(name, ()) + found
+    dn = _octets(message.objectName).decode("utf-8", "surrogateescape")
+    return Entry(dn, attributes)
+
+
+def _uid_is(login: bytes) -> Any:
+    return pureldap.LDAPFilter_equalityMatch(
+        attributeDesc=pureldap.LDAPAttributeDescription(b"uid"),
+        assertionValue=pureldap.LDAPAssertionValue(login),
+    )
+
+
+def _static_terms(text: str) -> list[Any]:
+    try:
+        # ldaptor takes an escaped octet for the character of that number: right for ASCII only.
+        readable = _ESCAPED_OCTETS.sub(_unescaped, text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            parsed = ldapfilter.parseFilter(f"(&(objectClass={readable}))")
+            # Encodes it once, so that what can only fail then fails now.
+            parsed.toWire()
+    except (ldapfilter.InvalidLDAPFilter, ValueError, RecursionError) as error:
+        raise ControlError(
+            "ldapobjectclass", f"{text!r} does not make a filter (&(objectClass=…)): {error}"
+        ) from None
+    return list(parsed)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return bytes.fromhex(match[0].replace("\\", "")).decode("utf-8")
+
+
+def _base_dn(control: Control) -> str:
+    text = control.ldapbasedn
+    # ldaptor does not know the quoted values of RFC 1779, which servers still take.
+    if text and '"' not in text:
+        try:
+            distinguishedname.DistinguishedName(text)
+        except (distinguishedname.InvalidRelativeDistinguishedName, ValueError, IndexError):
+            raise ControlError("ldapbasedn", f"{text!r} is not a distinguished name") from None
+    return text
+
+
+def _octets(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise NotLDAP("an entry with a value that is not octets")
+    return value

@@ -1,0 +1,232 @@
+"""Directory servers in memory, for tests that drive time: a network of them, and what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ldaptor.protocols import pureber, pureldap
+from ldaptor.protocols.ldap.ldapserver import BaseLDAPServer
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionRefusedError
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.protocol import connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from qmailldap.control import ServerAddress
+
+LATENCY = 0.001
+"""Seconds that anything takes on this network."""
+
+BASE = "dc=example,dc=org"
+NOTICE_OF_DISCONNECTION = "1.3.6.1.4.1.1466.20036"
+
+Behaviour = Callable[["Peer", Any], None]
+Attributes = Sequence[tuple[str, Sequence[str | bytes]]]
+
+
+class Network:
+    """Servers by address; ``connect`` is what a Directory takes to reach them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._servers: dict[ServerAddress, FakeServer] = {}
+
+    def server(self, host: str) -> FakeServer:
+        address = ServerAddress(host)
+        server = self._servers[address] = FakeServer(self.clock, address)
+        return server
+
+    def connect(self, address: ServerAddress, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        return self._servers[address].connect(factory)
+
+    def settle(self, seconds: float = 0.05) -> None:
+        """Let pass what takes the network's own time only."""
+        for _ in range(round(seconds / LATENCY)):
+            self.clock.advance(LATENCY)
+
+
+class FakeServer:
+    """A server that does as it is told: ``bind`` and ``search`` are what it does with either."""
+
+    def __init__(self, clock: Clock, address: ServerAddress) -> None:
+        self.clock = clock
+        self.address = address
+        self.entries: dict[bytes, list[str]] = {b"joe": [f"uid=joe,{BASE}"]}
+        self.passwords = {f"uid=joe,{BASE}".encode(): b"secret"}
+        self.reachable = True
+        """Whether it answers a request to connect at all."""
+        self.running = True
+        """Whether it accepts one."""
+        self.bind: Behaviour = checks_password
+        self.search: Behaviour = finds
+        self.peers: list[Peer] = []
+        self.requests: list[Any] = []
+        self.attempts = 0
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        self.attempts += 1
+        if not self.running:
+            return fail(ConnectionRefusedError())
+        made: Deferred[IProtocol] = Deferred()
+        if self.reachable:
+            self.clock.callLater(LATENCY, self._accept, factory, made)
+        return made
+
+    def _accept(self, factory: IProtocolFactory, made: Deferred[IProtocol]) -> None:
+        if made.called:
+            return
+        protocol: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
+        peer = Peer(self, protocol)
+        self.peers.append(peer)
+        protocol.makeConnection(peer)
+        made.callback(protocol)
+
+    def stop(self) -> None:
+        self.running = False
+        for peer in list(self.open_peers):
+            peer.close()
+
+    @property
+    def open_peers(self) -> list[Peer]:
+        return [peer for peer in self.peers if peer.open]
+
+    def asked(self, kind: type) -> list[Any]:
+        """The requests of this type that came, in their order."""
+        return [message.value for message in self.requests if isinstance(message.value, kind)]
+
+    @property
+    def logins(self) -> list[bytes]:
+        """The logins that were searched for, without the probes."""
+        searches = self.asked(pureldap.LDAPSearchRequest)
+        return [login_of(search) for search in searches if search.scope != 0]
+
+    def received(self, peer: Peer, message: Any) -> None:
+        self.requests.append(message)
+        if isinstance(message.value, pureldap.LDAPBindRequest):
+            self.bind(peer, message)
+        elif isinstance(message.value, pureldap.LDAPSearchRequest):
+            self.search(peer, message)
+
+
+class Peer(StringTransport):
+    """A connection as the server has it, and the client's transport at once."""
+
+    def __init__(self, server: FakeServer, protocol: Any) -> None:
+        super().__init__()
+        self.server = server
+        self.protocol = protocol
+        self.open = True
+        self._incoming = b""
+
+    def write(self, data: bytes) -> None:
+        self._incoming += data
+        while self._incoming:
+            message, size = pureber.berDecodeObject(BaseLDAPServer.berdecoder, self._incoming)
+            self._incoming = self._incoming[size:]
+            self.server.clock.callLater(LATENCY, self._received, message)
+
+    def _received(self, message: Any) -> None:
+        if self.open:
+            self.server.received(self, message)
+
+    def answer(self, message: Any, *operations: Any) -> None:
+        octets = [pureldap.LDAPMessage(op, id=message.id).toWire() for op in operations]
+        self.deliver(b"".join(octets))
+
+    def deliver(self, octets: bytes) -> None:
+        if self.open:
+            self.protocol.dataReceived(octets)
+
+    def close(self) -> None:
+        self._end(connectionDone)
+
+    def loseConnection(self) -> None:
+        self.server.clock.callLater(LATENCY, self._end, Failure(ConnectionDone()))
+
+    def abortConnection(self) -> None:
+        self.server.clock.callLater(0, self._end, Failure(ConnectionAborted()))
+
+    def _end(self, reason: Failure) -> None:
+        if self.open:
+            self.open = False
+            self.protocol.connectionLost(reason)
+
+
+def login_of(search: Any) -> bytes:
+    """The login of a search request, whatever other terms its filter has."""
+    term = search.filter
+    if isinstance(term, pureldap.LDAPFilter_and):
+        term = term[-1]
+    login = term.assertionValue.value
+    assert isinstance(login, bytes)
+    return login
+
+
+def entry(dn: str | bytes, attributes: Attributes = ()) -> Any:
+    return pureldap.LDAPSearchResultEntry(objectName=dn, attributes=list(attributes))
+
+
+def done(code: int = 0, text: str = "") -> Any:
+    return pureldap.LDAPSearchResultDone(resultCode=code, errorMessage=text)
+
+
+def checks_password(peer: Peer, message: Any) -> None:
+    """Accept an anonymous bind, and that of an entry with its password."""
+    request = message.value
+    right = not request.dn or peer.server.passwords.get(request.dn) == request.auth
+    peer.answer(message, pureldap.LDAPBindResponse(resultCode=0 if right else 49))
+
+
+def finds(peer: Peer, message: Any) -> None:
+    """Answer with the entries of the login."""
+    search = message.value
+    found = [] if search.scope == 0 else peer.server.entries.get(login_of(search), [])
+    peer.answer(message, *(entry(dn) for dn in found[:2]), done(4 if len(found) > 2 else 0))
+
+
+def says_nothing(peer: Peer, message: Any) -> None:
+    """Be silent."""
+
+
+def closes(peer: Peer, message: Any) -> None:
+    """Close the connection instead of answering."""
+    peer.close()
+
+
+def sends_half(peer: Peer, message: Any) -> None:
+    """Close the connection in the middle of an answer."""
+    octets = pureldap.LDAPMessage(entry(f"uid=joe,{BASE}"), id=message.id).toWire()
+    peer.deliver(octets[:-3])
+    peer.close()
+
+
+def sends(octets: bytes) -> Behaviour:
+    """Answer anything with these octets."""
+    return lambda peer, message: peer.deliver(octets)
+
+
+def finds_nothing_but(code: int, text: str = "") -> Behaviour:
+    """End every search with this result code."""
+    return lambda peer, message: peer.answer(message, done(code, text))
+
+
+def binds_with(code: int) -> Behaviour:
+    """End every bind with this result code."""
+    return lambda peer, message: peer.answer(message, pureldap.LDAPBindResponse(resultCode=code))
+
+
+def disconnects(peer: Peer, message: Any) -> None:
+    """Send a notice of disconnection instead of answering."""
+    peer.deliver(notice_of_disconnection())
+
+
+def notice_of_disconnection() -> bytes:
+    notice = pureldap.LDAPExtendedResponse(
+        resultCode=52, responseName=NOTICE_OF_DISCONNECTION, errorMessage="shutting down"
+    )
+    octets = pureldap.LDAPMessage(notice, id=0).toWire()
+    assert isinstance(octets, bytes)
+    return octets

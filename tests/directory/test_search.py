@@ -1,0 +1,135 @@
+"""The search of a login as data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from ldaptor.protocols import pureber, pureldap
+from ldaptor.protocols.ldap.ldapserver import BaseLDAPServer
+from twisted.trial.unittest import SynchronousTestCase
+
+from qmailldap.account import ACCOUNT_ATTRIBUTES
+from qmailldap.control import Control, ControlError, ServerAddress
+from qmailldap.directory.errors import NotLDAP
+from qmailldap.directory.search import Search, entry_from_result, search_filter
+
+
+def control(
+    ldapobjectclass: str | None = None, ldapbasedn: str = "dc=org", ldaprebind: bool = False
+) -> Control:
+    return Control(
+        ldapserver=(ServerAddress("ldap"),),
+        ldapbasedn=ldapbasedn,
+        ldapobjectclass=ldapobjectclass,
+        ldaprebind=ldaprebind,
+    )
+
+
+def decoded(request: Any) -> Any:
+    """The request as a server sees it."""
+    octets = pureldap.LDAPMessage(request, id=1).toWire()
+    message, size = pureber.berDecodeObject(BaseLDAPServer.berdecoder, octets)
+    assert size == len(octets)
+    return message.value
+
+
+class SearchFilterTests(SynchronousTestCase):
+    @given(st.binary())
+    def test_a_login_is_the_value_of_an_assertion_and_nothing_else(self, login: bytes) -> None:
+        filter = decoded(Search(control()).request(login, 5)).filter
+        self.assertIsInstance(filter, pureldap.LDAPFilter_equalityMatch)
+        self.assertEqual(filter.attributeDesc.value, b"uid")
+        self.assertEqual(filter.assertionValue.value, login)
+
+    @given(st.binary())
+    def test_a_login_leaves_the_other_terms_alone(self, login: bytes) -> None:
+        search = Search(control("qmailUser)(accountStatus=active"))
+        *terms, uid = decoded(search.request(login, 5)).filter
+        found = [(term.attributeDesc.value, term.assertionValue.value) for term in terms]
+        self.assertEqual(found, [(b"objectClass", b"qmailUser"), (b"accountStatus", b"active")])
+        self.assertIsInstance(uid, pureldap.LDAPFilter_equalityMatch)
+        self.assertEqual((uid.attributeDesc.value, uid.assertionValue.value), (b"uid", login))
+
+    def test_the_object_class_may_be_any_terms(self) -> None:
+        for text, count in (
+            ("qmailUser", 2),
+            ("*", 2),
+            ("a)(|(b=c)(!(d=e*f))", 3),
+            ("a)(!(accountStatus=deleted)", 3),
+        ):
+            filter = search_filter(control(text))(b"joe")
+            self.assertIsInstance(filter, pureldap.LDAPFilter_and)
+            self.assertEqual(len(list(filter)), count, text)
+
+    def test_an_escaped_value_is_sent_as_the_octets_that_were_meant(self) -> None:
+        terms = search_filter(control(r"a)(o=caf\c3\a9\2a"))(b"joe")
+        self.assertEqual(terms[1].assertionValue.toWire(), b"\x04\x06caf\xc3\xa9*")
+
+    def test_an_object_class_that_does_not_parse_names_its_control_file(self) -> None:
+        for text in ("a)", "(a", "a))(uid=*", "a)(b", "a)(&", "a\\zz", "", "\\ff", "a\0"):
+            error = self.assertRaises(ControlError, search_filter, control(text))
+            self.assertEqual(error.file, "ldapobjectclass")
+
+    def test_a_base_that_is_no_name_is_refused_and_names_its_control_file(self) -> None:
+        for text in ("example", "dc=org,example", "dc=org\\"):
+            error = self.assertRaises(ControlError, Search, control(ldapbasedn=text))
+            self.assertEqual(error.file, "ldapbasedn")
+        for text in ("", "dc=org", "o=caf\u00e9, c=FR", 'o="Sue, Grabbit", c=GB', "o=a\\, b"):
+            Search(control(ldapbasedn=text))
+
+    def test_no_warning_is_shown_on_import(self) -> None:
+        shown = subprocess.run(
+            [sys.executable, "-W", "always", "-c", "import qmailldap.directory"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            check=True,
+        ).stderr
+        self.assertNotIn(b"ldaptor/ldapfilter", shown)
+        self.assertNotIn(b"Pyparsing", shown)
+
+
+class SearchRequestTests(SynchronousTestCase):
+    def test_it_is_one_subtree_search_for_at_most_two_entries(self) -> None:
+        request = decoded(Search(control()).request(b"joe", 4.2))
+        self.assertEqual(request.baseObject, b"dc=org")
+        self.assertEqual(request.scope, pureldap.LDAP_SCOPE_wholeSubtree)
+        self.assertEqual((request.sizeLimit, request.timeLimit), (2, 5))
+
+    def test_the_hash_is_asked_for_where_it_proves_passwords(self) -> None:
+        names = [name.encode() for name in ACCOUNT_ATTRIBUTES]
+        request = decoded(Search(control()).request(b"joe", 1))
+        self.assertEqual(request.attributes, [*names, b"userPassword"])
+        request = decoded(Search(control(ldaprebind=True)).request(b"joe", 1))
+        self.assertEqual(request.attributes, names)
+
+
+class EntryTests(SynchronousTestCase):
+    def entry(self, dn: bytes, *attributes: tuple[bytes, list[bytes]]) -> Any:
+        message = pureldap.LDAPSearchResultEntry(dn, list(attributes))
+        octets = pureldap.LDAPMessage(message, id=1).toWire()
+        return entry_from_result(
+            pureber.berDecodeObject(BaseLDAPServer.berdecoder, octets)[0].value
+        )
+
+    def test_names_are_lower_case_and_have_no_options(self) -> None:
+        entry = self.entry(b"dc=org", (b"mailHost", [b"a"]), (b"MAILHOST;lang-en", [b"b"]))
+        self.assertEqual(entry.attributes, {"mailhost": (b"a", b"b")})
+        self.assertEqual(entry.values("mailHost"), (b"a", b"b"))
+
+    @given(st.binary())
+    def test_any_name_and_value_come_back_as_they_were(self, octets: bytes) -> None:
+        entry = self.entry(octets, (b"userPassword", [octets]))
+        self.assertEqual(entry.dn.encode("utf-8", "surrogateescape"), octets)
+        self.assertEqual(entry.values("userpassword"), (octets,))
+
+    def test_values_are_not_shown(self) -> None:
+        self.assertNotIn("secret", repr(self.entry(b"dc=org", (b"userPassword", [b"secret"]))))
+
+    def test_a_value_that_is_not_octets_is_refused(self) -> None:
+        message = pureldap.LDAPSearchResultEntry(b"dc=org", [(b"uid", [7])])
+        self.assertRaises(NotLDAP, entry_from_result, message)
