@@ -1,0 +1,62 @@
+"""From an account to what its owner may use: here, the maildrop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.cred.portal import IRealm
+from twisted.internet.defer import Deferred
+from zope.interface import Interface, implementer
+
+from qmailldap.account import Account
+from qmailldap.cluster import Cluster
+from qmailldap.interfaces import IMaildrop
+from qmailldap.maildir import MailboxCorrupted, MailboxMissing, open_mailbox
+from qmailldap.refusal import LoginRefused, Refusal
+from qmailldap.threads import Busy, Offload
+
+__all__ = ["MailRealm"]
+
+
+@implementer(IRealm)
+class MailRealm:
+    """Opens the mailbox of an account; ``offload`` is where its file work is done."""
+
+    def __init__(self, cluster: Cluster, offload: Offload) -> None:
+        self._cluster = cluster
+        self._offload = offload
+
+    def requestAvatar(
+        self, avatarId: Any, mind: object, *interfaces: type[Interface]
+    ) -> Deferred[tuple[type[Interface], object, Callable[[], None]]]:
+        """Open the mailbox of ``avatarId``, an `Account`.
+
+        Answers for `IMaildrop` and for the ``IMailbox`` of stock Twisted, which that extends. Fails
+        with `LoginRefused` when the mailbox cannot be opened.
+        """
+        for interface in interfaces:
+            if IMaildrop.isOrExtends(interface):
+                return Deferred.fromCoroutine(self._open(avatarId, interface))
+        raise NotImplementedError(f"none of {interfaces!r} is given to an account")
+
+    async def _open(
+        self, account: Account, interface: type[Interface]
+    ) -> tuple[type[Interface], object, Callable[[], None]]:
+        if not self._cluster.keeps(account):
+            raise LoginRefused(
+                Refusal.MAILHOST_UNREACHABLE,
+                f"the mail is kept by {account.mail_host}, and sessions are not forwarded yet",
+            )
+        try:
+            mailbox = await open_mailbox(self._offload, os.fsencode(account.mailbox))
+        except MailboxMissing as error:
+            raise LoginRefused(Refusal.MAILBOX_MISSING, str(error)) from None
+        except MailboxCorrupted as error:
+            raise LoginRefused(Refusal.MAILBOX_CORRUPTED, str(error)) from None
+        except (OSError, Busy) as error:
+            raise LoginRefused(Refusal.TEMPORARY, f"{account.mailbox}: {error}") from None
+        except MemoryError:
+            raise LoginRefused(Refusal.OUT_OF_MEMORY, account.mailbox) from None
+        return interface, mailbox, mailbox.close

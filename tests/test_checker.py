@@ -1,0 +1,280 @@
+"""Who a login is, and that nothing is told before the password was right."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from twisted.cred.credentials import UsernamePassword
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from qmailldap.account import Account, AccountDefaults, Entry
+from qmailldap.checker import HashProof, LDAPChecker, Proof, RebindProof
+from qmailldap.directory import DirectoryUnavailable
+from qmailldap.passwords import StoredPassword
+from qmailldap.refusal import LoginRefused, Refusal
+from qmailldap.threads import Busy
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PASSWORD = b"correct horse"
+SSHA = b"{SSHA}" + base64.b64encode(hashlib.sha1(PASSWORD + b"salt").digest() + b"salt")
+# bcrypt at its lowest cost, of another password: only that it is slow matters.
+BCRYPT = b"{CRYPT}$2b$04$abcdefghijklmnopqrstuuVJ7SkvcOTTn4V5qlRMHYR5Dxq5TeS9e"
+
+
+def here(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+    """Offloaded work, done at once."""
+    return maybeDeferred(function, *args, **kwargs)
+
+
+def record(*passwords: bytes, dn: str = "uid=joe,dc=x", **attributes: tuple[bytes, ...]) -> Entry:
+    return Entry(
+        dn,
+        {
+            "qmailuid": (b"1000",),
+            "qmailgid": (b"1000",),
+            "homedirectory": (b"/home/joe",),
+            **({"userpassword": passwords} if passwords else {}),
+            **attributes,
+        },
+    )
+
+
+class FakeDirectory:
+    """Entries by login, and what each bind answers."""
+
+    def __init__(self, clock: Clock, **entries: tuple[Entry, ...]) -> None:
+        self.entries = entries
+        self.clock = clock
+        self.down: DirectoryUnavailable | None = None
+        self.binds: list[tuple[str, bytes]] = []
+        self.bind_takes = 0.0
+
+    async def find(self, login: bytes) -> tuple[Entry, ...]:
+        if self.down is not None:
+            raise self.down
+        return self.entries.get(login.decode("latin-1"), ())
+
+    async def prove(self, dn: str, password: bytes) -> bool:
+        self.binds.append((dn, password))
+        self.clock.advance(self.bind_takes)
+        return password == PASSWORD and not dn.startswith("uid=other")
+
+
+class CheckerTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.directory = FakeDirectory(self.clock)
+
+    def proof(self) -> Proof:
+        raise NotImplementedError
+
+    def checked(self, login: bytes, password: bytes) -> Deferred[Any]:
+        if not hasattr(self, "checker"):
+            self.checker = LDAPChecker(self.directory, self.proof(), AccountDefaults())
+        return self.checker.requestAvatarId(UsernamePassword(login, password))
+
+    def assert_let_in(self, login: bytes, password: bytes = PASSWORD) -> Account:
+        account = self.successResultOf(self.checked(login, password))
+        assert isinstance(account, Account)
+        return account
+
+    def assert_refused(
+        self,
+        refusal: Refusal,
+        login: bytes,
+        password: bytes = PASSWORD,
+        shown: Refusal | None = None,
+    ) -> LoginRefused:
+        refused = self.failureResultOf(self.checked(login, password), LoginRefused).value
+        assert isinstance(refused, LoginRefused)
+        self.assertIs(refused.refusal, refusal)
+        self.assertIs(refused.shown, shown or refusal)
+        for text in (str(refused), refused.detail, repr(refused)):
+            self.assertNotIn(PASSWORD.decode(), text)
+            self.assertNotIn(SSHA.decode()[6:], text)
+        return refused
+
+
+class HashTests(CheckerTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.offloaded: list[str] = []
+        self.verified: list[str] = []
+        verify = StoredPassword.verify
+        verified = self.verified
+
+        def watched(stored: StoredPassword, password: bytes) -> bool:
+            verified.append(stored.cost)
+            return verify(stored, password)
+
+        self.patch(StoredPassword, "verify", watched)
+        self.directory.entries = {"joe": (record(SSHA),)}
+
+    def proof(self) -> Proof:
+        def offload(function: Any, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
+            self.offloaded.append(function.__name__)
+            return here(function, *args, **kwargs)
+
+        return HashProof(offload)
+
+    def test_the_right_password_gives_the_account(self) -> None:
+        account = self.assert_let_in(b"joe")
+        self.assertEqual((account.login, account.dn, account.uid), (b"joe", "uid=joe,dc=x", 1000))
+
+    def test_wrong_password_unknown_user_and_empty_password_are_the_same(self) -> None:
+        said = {
+            str(self.assert_refused(Refusal.WRONG_CREDENTIALS, login, password))
+            for login, password in (
+                (b"joe", b"x"),
+                (b"nobody", PASSWORD),
+                (b"joe", b""),
+                (b"", b""),
+            )
+        }
+        self.assertEqual(said, {"authorization failed"})
+
+    def test_an_unknown_user_costs_what_the_commonest_hash_costs(self) -> None:
+        self.directory.entries = {
+            "joe": (record(SSHA),),
+            "ann": (record(BCRYPT),),
+            "eve": (record(BCRYPT),),
+        }
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"nobody")
+        self.assertEqual(self.verified, ["SSHA"])
+        for login in (b"joe", b"ann", b"eve"):
+            self.checked(login, b"x").addErrback(
+                lambda failure: failure.trap(LoginRefused) and None
+            )
+        self.verified.clear()
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"nobody")
+        self.assertEqual(self.verified, ["CRYPT $2b$04$"])
+
+    def test_only_slow_hashes_leave_the_reactor(self) -> None:
+        self.assert_let_in(b"joe")
+        self.assertEqual(self.offloaded, [])
+        self.directory.entries = {"joe": (record(BCRYPT),)}
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe")
+        self.assertEqual(len(self.offloaded), 1)
+
+    def test_a_record_without_password_is_as_good_as_none_and_takes_as_long(self) -> None:
+        self.directory.entries = {"joe": (record(),)}
+        refused = self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe")
+        self.assertIn("no userPassword", refused.detail)
+        self.assertEqual(self.verified, ["SSHA"])
+
+    def test_a_malformed_hash_is_an_incorrect_record_that_strangers_do_not_hear_of(self) -> None:
+        self.directory.entries = {"joe": (record(b"{SSHA}c2hvcnQ="),)}
+        self.assert_refused(Refusal.RECORD_INCORRECT, b"joe", shown=Refusal.WRONG_CREDENTIALS)
+        self.assertEqual(self.verified, ["SSHA"])
+
+    def test_a_locked_password_takes_as_long_as_a_wrong_one(self) -> None:
+        self.directory.entries = {"joe": (record(b"*"),)}
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"*")
+        self.assertEqual(self.verified, ["SSHA"])
+
+    def test_a_hash_that_gets_no_memory_is_neither_right_nor_wrong(self) -> None:
+        def starved(stored: StoredPassword, password: bytes) -> bool:
+            raise MemoryError
+
+        self.patch(StoredPassword, "verify", starved)
+        self.assert_refused(Refusal.OUT_OF_MEMORY, b"joe")
+
+    def test_a_disabled_account_is_told_only_with_the_right_password(self) -> None:
+        self.directory.entries = {"joe": (record(SSHA, accountstatus=(b"disabled",)),)}
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
+        self.assert_refused(Refusal.ACCOUNT_DISABLED, b"joe")
+
+    def test_a_malformed_record_is_told_only_with_the_right_password(self) -> None:
+        self.directory.entries = {"joe": (record(SSHA, qmailuid=(b"x",)),)}
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
+        self.assert_refused(Refusal.RECORD_INCORRECT, b"joe")
+
+    def test_two_passwords_are_a_temporary_error_for_who_knows_one(self) -> None:
+        other = b"{SSHA}" + base64.b64encode(hashlib.sha1(b"other").digest())
+        self.directory.entries = {"joe": (record(other, SSHA),)}
+        self.assert_refused(Refusal.TEMPORARY, b"joe")
+        self.assert_refused(Refusal.TEMPORARY, b"joe", b"other")
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
+
+    def test_two_entries_are_a_temporary_error_for_who_knows_a_password(self) -> None:
+        self.directory.entries = {"joe": (record(SSHA), record(SSHA, dn="uid=joe,o=y"))}
+        self.assert_refused(Refusal.TEMPORARY, b"joe")
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
+
+    def test_two_entries_of_which_one_has_a_password_are_a_temporary_error(self) -> None:
+        self.directory.entries = {"joe": (record(), record(SSHA, dn="uid=joe,o=y"))}
+        self.assert_refused(Refusal.TEMPORARY, b"joe")
+
+    def test_a_directory_that_is_down_is_said_to_be(self) -> None:
+        self.directory.down = DirectoryUnavailable("no server answers")
+        refused = self.assert_refused(Refusal.DIRECTORY_UNREACHABLE, b"joe")
+        self.assertEqual(refused.detail, "no server answers")
+
+    def test_a_full_queue_is_a_temporary_error(self) -> None:
+        self.directory.entries = {"joe": (record(BCRYPT),)}
+
+        def full(function: object, /, *args: object, **kwargs: object) -> Deferred[Any]:
+            return fail(Busy("full"))
+
+        self.checker = LDAPChecker(self.directory, HashProof(full), AccountDefaults())
+        self.assert_refused(Refusal.TEMPORARY, b"joe")
+
+
+class RebindTests(CheckerTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.directory.entries = {"joe": (record(),)}
+
+    def proof(self) -> Proof:
+        return RebindProof(self.directory, "dc=x", self.clock)
+
+    def test_the_right_password_gives_the_account(self) -> None:
+        self.assertEqual(self.assert_let_in(b"joe").uid, 1000)
+        self.assertEqual(self.directory.binds, [("uid=joe,dc=x", PASSWORD)])
+
+    def test_a_wrong_password_is_refused(self) -> None:
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
+
+    def test_an_empty_password_never_reaches_the_directory(self) -> None:
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"")
+        self.assertNotIn(b"", [password for _, password in self.directory.binds])
+        self.assertNotIn("uid=joe,dc=x", [dn for dn, _ in self.directory.binds])
+
+    def test_the_first_unknown_user_binds_as_nobody(self) -> None:
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"nobody", b"guess")
+        ((dn, _),) = self.directory.binds
+        self.assertRegex(dn, r"\Auid=[0-9a-f]{16},dc=x\Z")
+
+    def test_later_ones_wait_as_long_as_a_refused_bind_took(self) -> None:
+        self.directory.bind_takes = 0.25
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
+        for login, password in ((b"nobody", b"guess"), (b"joe", b"")):
+            pending = self.checked(login, password)
+            self.clock.advance(0.24)
+            self.assertNoResult(pending)
+            self.clock.advance(0.02)
+            self.failureResultOf(pending, LoginRefused)
+        self.assertEqual(len(self.directory.binds), 1)
+
+    def test_two_entries_are_a_temporary_error_for_who_knows_a_password(self) -> None:
+        self.directory.entries = {"joe": (record(dn="uid=other,dc=x"), record())}
+        self.assert_refused(Refusal.TEMPORARY, b"joe")
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
+
+    def test_the_password_values_of_a_record_do_not_matter(self) -> None:
+        self.directory.entries = {"joe": (record(b"one", b"two"),)}
+        self.assert_let_in(b"joe")
+
+    def test_a_directory_that_is_down_is_said_to_be(self) -> None:
+        async def down(dn: str, password: bytes) -> bool:
+            raise DirectoryUnavailable("gone")
+
+        self.directory.prove = down  # type: ignore[method-assign]
+        self.assert_refused(Refusal.DIRECTORY_UNREACHABLE, b"joe")

@@ -1,0 +1,116 @@
+"""From an account to its mailbox, and how each failure on the way is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.mail.pop3 import IMailbox
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import Interface
+from zope.interface.verify import verifyObject
+
+from qmailldap.account import Account
+from qmailldap.cluster import Cluster
+from qmailldap.control import Control, ServerAddress
+from qmailldap.interfaces import IMaildrop
+from qmailldap.realm import MailRealm
+from qmailldap.refusal import LoginRefused, Refusal
+from qmailldap.threads import Busy
+from tests.test_cluster import account
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def here(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+    """Offloaded work, done at once."""
+    return maybeDeferred(function, *args, **kwargs)
+
+
+class MailRealmTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.home = Path(self.mktemp()).absolute()
+        self.maildir = self.home / "Maildir"
+        for name in ("tmp", "new", "cur"):
+            (self.maildir / name).mkdir(parents=True)
+        (self.maildir / "new" / "1.a").write_bytes(b"hello\n")
+
+    def avatar(
+        self,
+        *interfaces: type[Interface],
+        mail_host: str | None = None,
+        offload: Any = here,
+    ) -> Deferred[Any]:
+        control = Control(
+            ldapserver=(ServerAddress("localhost"),), me="here.example.org", ldapcluster=True
+        )
+        realm = MailRealm(Cluster(control), offload)
+        return realm.requestAvatar(self.account(mail_host), None, *(interfaces or (IMaildrop,)))
+
+    def account(self, mail_host: str | None) -> Account:
+        return attrs.evolve(account(mail_host), home=str(self.home), mailbox=str(self.maildir))
+
+    def assert_refused(self, refusal: Refusal, **arguments: Any) -> str:
+        refused = self.failureResultOf(self.avatar(**arguments), LoginRefused).value
+        assert isinstance(refused, LoginRefused)
+        self.assertIs(refused.refusal, refusal)
+        return refused.detail
+
+    def test_an_account_gets_its_maildrop(self) -> None:
+        interface, mailbox, logout = self.successResultOf(self.avatar())
+        self.assertIs(interface, IMaildrop)
+        verifyObject(IMaildrop, mailbox)
+        self.assertEqual(mailbox.listMessages(), [6])
+        logout()
+
+    def test_stock_twisted_gets_its_mailbox(self) -> None:
+        interface, mailbox, logout = self.successResultOf(self.avatar(IMailbox))
+        self.assertIs(interface, IMailbox)
+        self.assertTrue(IMailbox.providedBy(mailbox))
+        logout()
+
+    def test_the_first_interface_that_fits_is_given(self) -> None:
+        class IOther(Interface):
+            """Something else."""
+
+        self.assertIs(self.successResultOf(self.avatar(IOther, IMaildrop))[0], IMaildrop)
+        with self.assertRaises(NotImplementedError):
+            self.avatar(IOther)
+
+    def test_mail_kept_by_us_is_ours(self) -> None:
+        self.successResultOf(self.avatar(mail_host="HERE.example.org"))
+
+    def test_mail_kept_by_another_member_is_not_reachable_yet(self) -> None:
+        detail = self.assert_refused(Refusal.MAILHOST_UNREACHABLE, mail_host="there.example.org")
+        self.assertIn("there.example.org", detail)
+
+    def test_a_missing_mailbox_is_said_to_be_missing(self) -> None:
+        self.home.rename(self.home.with_name("elsewhere"))
+        self.assertIn(str(self.maildir), self.assert_refused(Refusal.MAILBOX_MISSING))
+
+    def test_a_file_in_place_of_a_directory_is_a_corrupted_mailbox(self) -> None:
+        self.maildir.rename(self.home / "Elsewhere")
+        self.maildir.touch()
+        self.assert_refused(Refusal.MAILBOX_CORRUPTED)
+
+    def test_an_input_output_error_is_a_temporary_error(self) -> None:
+        def broken(*args: object, **kwargs: object) -> Deferred[Any]:
+            return fail(OSError(5, "Input/output error"))
+
+        self.assertIn("Input/output", self.assert_refused(Refusal.TEMPORARY, offload=broken))
+
+    def test_a_full_queue_is_a_temporary_error(self) -> None:
+        def full(*args: object, **kwargs: object) -> Deferred[Any]:
+            return fail(Busy("full"))
+
+        self.assert_refused(Refusal.TEMPORARY, offload=full)
+
+    def test_lack_of_memory_is_said_to_be_that(self) -> None:
+        def starved(*args: object, **kwargs: object) -> Deferred[Any]:
+            return fail(MemoryError())
+
+        self.assert_refused(Refusal.OUT_OF_MEMORY, offload=starved)
