@@ -1,0 +1,160 @@
+"""The server as a Twisted service: its options, and the one place where its parts are wired."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import IService, MultiService, Service
+from twisted.application.strports import service as listener
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python import usage
+
+import qmailldap
+from qmailldap.checker import HashProof, LDAPChecker, Proof, RebindProof
+from qmailldap.cluster import Cluster
+from qmailldap.control import Control, ControlError, read_control
+from qmailldap.directory import Directory
+from qmailldap.pop3 import POP3Factory
+from qmailldap.realm import MailRealm
+from qmailldap.threads import Workers
+
+__all__ = ["DEFAULT_CONTROL", "DEFAULT_LISTEN", "NAME", "Options", "POP3Service", "makeService"]
+
+NAME = "qmailldap-pop3"
+DEFAULT_CONTROL = "/var/qmail/control"
+DEFAULT_LISTEN = "tcp:110"
+
+_WAITING_FOR_A_THREAD = 10_000
+
+
+def _count(text: str) -> int:
+    """A number of at least one, of an option."""
+    number = int(text)
+    if number < 1:
+        raise ValueError("must be 1 or more")
+    return number
+
+
+class Options(usage.Options):
+    """The facts of the process; those of the site are in control files."""
+
+    synopsis = "[--control DIR] [--listen ENDPOINT]..."
+    longdesc = (
+        "A POP3 server for the mailboxes of a qmail-ldap directory. Facts of the site are read from"
+        " the control directory, as by the qmail-ldap programs."
+    )
+    optParameters = [
+        ["control", "c", DEFAULT_CONTROL, "The directory with the control files"],
+        ["ldap-connections", None, 4, "Connections that searches share, for each server", _count],
+        ["mail-threads", None, 10, "Threads that work on Maildirs", _count],
+        ["hash-threads", None, 4, "Threads that compute password hashes", _count],
+    ]
+    compData = usage.Completions(
+        optActions={"control": usage.CompleteDirs(), "listen": usage.Completer()}
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """A Twisted server endpoint to serve POP3 on, such as tcp:110 or
+        tcp:110:interface=192.0.2.1; may be given several times [default: tcp:110]"""
+        self["listen"].append(endpoint)
+
+    opt_l = opt_listen
+
+    def opt_version(self) -> None:
+        """Show the version of qmailldap and exit"""
+        print(f"qmailldap {qmailldap.__version__}")  # noqa: T201  # what the option is for
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+
+
+class POP3Service(MultiService):
+    """All the services of one server.
+
+    Raises ``SystemExit`` with a line for the administrator when a port cannot be listened on.
+    """
+
+    def __init__(self, control: Control) -> None:
+        super().__init__()
+        self._control = control
+        self._log = Logger(namespace="qmailldap.service")
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except CannotListenError as error:
+            raise SystemExit(f"{NAME}: {error}") from None
+
+    def startService(self) -> None:
+        for warning in self._control.warnings:
+            self._log.warn("control {warning}", warning=warning)
+        super().startService()
+
+    def listening_ports(self) -> list[StreamServerEndpointService]:
+        """The services that listen, in the order of --listen."""
+        return [each for each in self if isinstance(each, StreamServerEndpointService)]
+
+
+class _Running(Service):
+    """Something that is started and stopped with the server."""
+
+    def __init__(
+        self, start: Callable[[], None], stop: Callable[[], Deferred[None] | None]
+    ) -> None:
+        self._start = start
+        self._stop = stop
+
+    def startService(self) -> None:
+        super().startService()
+        self._start()
+
+    def stopService(self) -> Deferred[None] | None:
+        super().stopService()
+        return self._stop()
+
+
+def makeService(options: Options, reactor: Any = None) -> IService:
+    """The server that the options ask for.
+
+    Raises ``SystemExit`` with a line that names the file or the option at fault.
+    """
+    if reactor is None:
+        from twisted.internet import reactor  # twistd has chosen one by now
+    try:
+        control = read_control(options["control"])
+        directory = Directory(reactor, control, connections=options["ldap-connections"])
+    except ControlError as error:
+        raise SystemExit(f"{NAME}: {error}") from None
+    mail_threads = Workers(reactor, "mail", options["mail-threads"], _WAITING_FOR_A_THREAD)
+    hash_threads = Workers(reactor, "hash", options["hash-threads"], _WAITING_FOR_A_THREAD)
+    proof: Proof = (
+        RebindProof(directory, control.ldapbasedn, reactor)
+        if control.ldaprebind
+        else HashProof(hash_threads)
+    )
+    checker = LDAPChecker(directory, proof, control.account_defaults)
+    realm = MailRealm(Cluster(control), mail_threads)
+    factory = POP3Factory(Portal(realm, [checker]), control.me or socket.gethostname(), reactor)
+
+    server = POP3Service(control)
+    # Stopped in the opposite order: nobody new is let in, then nothing more is begun.
+    _Running(mail_threads.start, mail_threads.stop).setServiceParent(server)
+    _Running(hash_threads.start, hash_threads.stop).setServiceParent(server)
+    _Running(directory.start, directory.stop).setServiceParent(server)
+    for endpoint in options["listen"]:
+        try:
+            listener(endpoint, factory, reactor=reactor).setServiceParent(server)
+        except (LookupError, TypeError, ValueError) as error:
+            raise SystemExit(f"{NAME}: --listen {endpoint}: {error}") from None
+    return server

@@ -1,0 +1,18 @@
+"""The POP3 server as a tac file: twistd -n -y qmailldap-pop3.tac
+
+The control directory and the endpoints come from the environment, so that one file serves several
+hosts: QMAILLDAP_CONTROL, and QMAILLDAP_LISTEN with endpoints separated by blanks. Or write them here.
+"""
+
+import os
+
+from twisted.application.service import Application
+
+from qmailldap.service import DEFAULT_CONTROL, DEFAULT_LISTEN, Options, makeService
+
+options = Options()
+options["control"] = os.environ.get("QMAILLDAP_CONTROL", DEFAULT_CONTROL)
+options["listen"] = os.environ.get("QMAILLDAP_LISTEN", DEFAULT_LISTEN).split()
+
+application = Application("qmailldap-pop3")
+makeService(options).setServiceParent(application)

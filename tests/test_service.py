@@ -1,0 +1,118 @@
+"""Options and wiring: what a command line makes, and what it says of a mistake."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService, IServiceMaker
+from twisted.internet.testing import MemoryReactorClock
+from twisted.plugin import IPlugin
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from qmailldap.pop3 import POP3Factory
+from qmailldap.service import Options, POP3Service, makeService
+
+ROOT = Path(__file__).parent.parent
+
+
+def parsed(*arguments: str) -> Options:
+    options = Options()
+    options.parseOptions(list(arguments))
+    return options
+
+
+class OptionsTests(SynchronousTestCase):
+    def test_defaults_are_those_of_a_qmail_host(self) -> None:
+        options = parsed()
+        self.assertEqual(options["control"], "/var/qmail/control")
+        self.assertEqual(options["listen"], ["tcp:110"])
+
+    def test_listen_may_be_given_several_times(self) -> None:
+        options = parsed("--listen", "tcp:1", "--listen", "tcp:2:interface=127.0.0.1")
+        self.assertEqual(options["listen"], ["tcp:1", "tcp:2:interface=127.0.0.1"])
+
+    def test_counts_are_positive(self) -> None:
+        self.assertEqual(parsed("--ldap-connections", "8")["ldap-connections"], 8)
+        for value in ("0", "-1", "x"):
+            with self.assertRaises(UsageError):
+                parsed("--ldap-connections", value)
+
+    def test_no_argument_is_taken(self) -> None:
+        with self.assertRaises(UsageError):
+            parsed("stray")
+
+
+class ServiceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.control = Path(self.mktemp())
+        self.control.mkdir()
+        (self.control / "ldapserver").write_text("127.0.0.1\n")
+        (self.control / "me").write_text("mail.example.org\n")
+
+    def make(self, *arguments: str) -> Any:
+        self.reactor: Any = MemoryReactorClock()
+        return makeService(parsed("--control", str(self.control), *arguments), self.reactor)
+
+    def test_every_listen_endpoint_is_listened_on(self) -> None:
+        service = self.make("--listen", "tcp:8110", "--listen", "tcp:8111:interface=127.0.0.1")
+        self.assertIsInstance(service, POP3Service)
+        service.privilegedStartService()
+        listening = [(port, interface) for port, _, _, interface in self.reactor.tcpServers]
+        self.assertEqual(listening, [(8110, ""), (8111, "127.0.0.1")])
+
+    def test_the_greeting_names_the_host_of_the_control_file(self) -> None:
+        service = self.make()
+        service.privilegedStartService()
+        factory = self.reactor.tcpServers[0][1]
+        self.assertIsInstance(factory, POP3Factory)
+        self.assertEqual(factory.hostname, "mail.example.org")
+
+    def assert_does_not_start(self, *said: str, arguments: tuple[str, ...] = ()) -> None:
+        with self.assertRaises(SystemExit) as caught:
+            self.make(*arguments)
+        for text in ("qmailldap-pop3: ", *said):
+            self.assertIn(text, str(caught.exception.code))
+
+    def test_a_fault_in_a_control_file_is_named(self) -> None:
+        (self.control / "ldaptimeout").write_text("99999\n")
+        self.assert_does_not_start("ldaptimeout", "99999")
+
+    def test_an_object_class_that_is_no_filter_is_named(self) -> None:
+        (self.control / "ldapobjectclass").write_text("qmailUser)(\n")
+        self.assert_does_not_start("ldapobjectclass")
+
+    def test_a_missing_control_directory_is_named(self) -> None:
+        self.assert_does_not_start("/nowhere", arguments=("--control", "/nowhere"))
+
+    def test_an_endpoint_that_is_none_is_named(self) -> None:
+        for endpoint in ("tcp:x", "nonsense:1", "110", "tcp"):
+            self.assert_does_not_start("--listen " + endpoint, arguments=("--listen", endpoint))
+
+
+class WaysToStartTests(SynchronousTestCase):
+    def test_the_plugin_makes_the_same_service(self) -> None:
+        plugin: Any = runpy.run_path(str(ROOT / "twisted/plugins/qmailldap_plugin.py"))
+        maker = plugin["qmailldap_pop3"]
+        self.assertTrue(IPlugin.providedBy(maker) and IServiceMaker.providedBy(maker))
+        self.assertEqual(maker.tapname, "qmailldap-pop3")
+        self.assertIs(maker.options, Options)
+        self.assertIs(maker.makeService, makeService)
+
+    def test_the_tac_file_makes_the_same_service(self) -> None:
+        control = Path(self.mktemp())
+        control.mkdir()
+        (control / "ldapserver").write_text("127.0.0.1\n")
+        self.patch(
+            os,
+            "environ",
+            {**os.environ, "QMAILLDAP_CONTROL": str(control), "QMAILLDAP_LISTEN": "tcp:1 tcp:2"},
+        )
+        tac: Any = runpy.run_path(str(ROOT / "tac/qmailldap-pop3.tac"))
+        application: Any = IService(tac["application"])
+        (service,) = application
+        self.assertIsInstance(service, POP3Service)
+        self.assertEqual(len(service.listening_ports()), 2)
