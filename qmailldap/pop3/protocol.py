@@ -107,7 +107,7 @@ class POP3(pop3.POP3):
         if set_no_delay is not None:
             set_no_delay(True)
         self._flow = Flow(self.transport, self._client_has_read)
-        self._session = Session(self.factory.log, _host(self.transport.getPeer()))
+        self._session = Session(self.factory.log, self.transport.getPeer)
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -357,13 +357,14 @@ class POP3(pop3.POP3):
                 if top is not None:
                     chunk = top.take(chunk)
                     complete = complete or top.complete
-                data += stuffer.encode(chunk)
+                content = stuffer.encode(chunk)
+                self._session.octets += len(content)
+                data += content
                 if complete:
                     data += stuffer.finish()
                 if complete or len(data) >= self._limits.chunk:
                     await self._flow.opened()
                     self.transport.write(data)
-                    self._session.octets += len(data)
                     begun, data = True, b""
         except (Busy, OSError) as error:
             self._session.message_failed(self.mbox.getUidl(index), str(error))
@@ -455,11 +456,6 @@ def _in_chunks(first: bytes, lines: Iterable[bytes], last: bytes, octets: int) -
             held, size = [], 0
     held.append(last)
     yield b"".join(held)
-
-
-def _host(address: IAddress) -> str:
-    """The client's address without its port; UNIX sockets and the like have none."""
-    return str(getattr(address, "host", None) or "local")
 
 
 class POP3Factory(ServerFactory):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -16,15 +19,25 @@ __all__ = ["Session"]
 class Session:
     """One connection: who is at its other end, and what has been done for them.
 
-    ``peer`` is the client's address as text. Octets are those of messages as they were sent.
+    ``find_peer`` tells the client's address, and is asked when a line is first to be logged: behind
+    a proxy it is not known before the client has spoken. Octets are those of messages as they are
+    sent, without the lines around them.
     """
 
     log: Logger
-    peer: str
+    find_peer: Callable[[], IAddress]
     user: bytes = b""
     retrieved: int = 0
     octets: int = 0
     failed_logins: int = 0
+    _peer: str | None = None
+
+    @property
+    def peer(self) -> str:
+        """The client's address without its port; UNIX sockets and the like have none."""
+        if self._peer is None:
+            self._peer = str(getattr(self.find_peer(), "host", None) or "local")
+        return self._peer
 
     def logged_in(self, user: bytes, messages: int, octets: int) -> None:
         self.user = user

@@ -6,8 +6,10 @@ import re
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
+from twisted.logger import Logger, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -454,6 +456,55 @@ class FlowTests(SynchronousTestCase):
         self.assertTrue(all(message.closed for message in server.maildrop.opened))
         said_quit = re.search(rb"(?i)QUIT *\r?\n", b"".join(pieces)) is not None
         self.assertLessEqual(server.maildrop.synced, int(said_quit))
+
+
+class LogTests(SynchronousTestCase):
+    """The lines of one session; what may stand in them is for tests.test_printable."""
+
+    def setUp(self) -> None:
+        self.server = Server(b"one\n", b"three\n")
+        self.events: list[str] = []
+        self.server.protocol._session.log = Logger(
+            namespace="test",
+            observer=lambda event: self.events.append(formatEvent(event)),  # type: ignore[arg-type]
+        )
+
+    def test_a_session_leaves_a_line_at_its_login_and_at_its_end(self) -> None:
+        self.server.log_in().say(b"RETR 2\r\nDELE 1\r\nQUIT\r\n")
+        self.assertEqual(
+            self.events,
+            [
+                "login user=joe peer=192.168.1.1 messages=2 octets=10",
+                "logout user=joe peer=192.168.1.1 end=quit retrieved=1 octets=7 deleted=1 left=1",
+            ],
+        )
+
+    def test_a_session_that_breaks_off_has_deleted_nothing(self) -> None:
+        self.server.log_in().say(b"DELE 1\r\n")
+        self.server.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertIn("end=disconnected", self.events[-1])
+        self.assertIn("deleted=0 left=2", self.events[-1])
+
+    def test_a_refusal_is_a_line_with_its_true_reason(self) -> None:
+        self.server.realm.held = fail(
+            LoginRefused(Refusal.RECORD_INCORRECT, "qmailUID is x", shown=Refusal.WRONG_CREDENTIALS)
+        )
+        self.server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
+        self.assertEqual(
+            self.events,
+            ['refused user=joe peer=192.168.1.1 reason=record-incorrect detail="qmailUID is x"'],
+        )
+
+    def test_the_peer_is_not_asked_for_before_the_client_has_spoken(self) -> None:
+        # A proxy's header comes after the connection is made.
+        self.server.transport.peerAddr = IPv4Address("TCP", "192.0.2.7", 1)
+        self.server.log_in()
+        self.assertIn("peer=192.0.2.7", self.events[0])
+
+    def test_a_name_cannot_forge_a_line(self) -> None:
+        self.server.say(b"USER a\x1b[2J\rlogin user=b\r\nPASS x\r\n")
+        (line,) = self.events
+        self.assertIn('user="a\\x1b[2J\\x0dlogin user=b"', line)
 
 
 class MaildropContractTests(SynchronousTestCase):
