@@ -1,0 +1,1 @@
+"""The server as its users meet it: real twistd, real slapd, real mail programs, real files."""

@@ -1,0 +1,81 @@
+"""Installed from a wheel and editable, the package is known to Twisted and leaves it whole."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import TestCase
+
+from .processes import Finished, run
+from .server import PROJECT
+
+_LIMIT = 120.0
+
+
+class InstallTests(TestCase):
+    """Each in a virtual environment of its own that takes the dependencies from this one."""
+
+    timeout = 300
+
+    def setUp(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="qmailldap-test-"))
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        self.checkout = self.directory / "checkout"
+        # A copy: building leaves files behind.
+        shutil.copytree(
+            PROJECT,
+            self.checkout,
+            ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "_trial_temp*", "demo"),
+        )
+
+    async def succeeds(self, *arguments: str | Path) -> str:
+        finished: Finished = await run(
+            [str(argument) for argument in arguments], _LIMIT, directory=self.directory
+        )
+        self.assertEqual(finished.code, 0, finished.text)
+        return finished.output.decode()
+
+    async def install(self, *what: str) -> Path:
+        environment = self.directory / "environment"
+        await self.succeeds(sys.executable, "-m", "venv", environment)
+        python = environment / "bin" / "python"
+        (packages,) = (environment / "lib").glob("python*/site-packages")
+        # Only its packages, not the .pth files in it: an editable install there has no say here.
+        (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        await self.succeeds(
+            python, "-m", "pip", "install", "--quiet", "--no-deps", *what, self.checkout
+        )
+        return python
+
+    async def assert_installed(self, python: Path, place: Path) -> None:
+        where = await self.succeeds(python, "-c", "import qmailldap; print(qmailldap.__file__)")
+        self.assertTrue(where.startswith(str(place)), where)
+        twisted = await self.succeeds(
+            python, "-c", "import twisted.mail.pop3; print(twisted.__version__)"
+        )
+        self.assertRegex(twisted, r"\A\d+\.\d+")
+        twistd = "from twisted.scripts.twistd import run; run()"
+        self.assertIn("qmailldap-pop3", await self.succeeds(python, "-c", twistd, "--help"))
+        self.assertIn(
+            "--control", await self.succeeds(python, "-c", twistd, "qmailldap-pop3", "--help")
+        )
+        script = python.with_name("qmailldap")
+        self.assertIn("demo", await self.succeeds(script, "--help"))
+        data = (
+            "from importlib.resources import files as f;"
+            "print(f('qmailldap').joinpath('py.typed').is_file(),"
+            "f('qmailldap.commands').joinpath('demo.ldif').is_file())"
+        )
+        self.assertEqual(await self.succeeds(python, "-c", data), "True True\n")
+
+    async def test_it_works_from_a_wheel(self) -> None:
+        python = await self.install()
+        await self.assert_installed(python, self.directory / "environment")
+
+    async def test_it_works_from_an_editable_install(self) -> None:
+        python = await self.install("--editable")
+        await self.assert_installed(python, self.checkout)
