@@ -1,0 +1,70 @@
+# The two commands of the README, and what CI runs besides.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+# What the integration tests start: real servers and real clients.
+PACKAGES = slapd ldap-utils curl fetchmail
+COMMANDS = /usr/sbin/slapd /usr/sbin/slapadd ldapsearch curl fetchmail
+
+# Test processes at a time; the integration tests mostly wait for servers to start.
+JOBS ?= 2
+
+# Another Python to run the unit tests on, where there is one.
+OTHER_PYTHON ?= 3.13
+
+.PHONY: demo test unit-other lint packages clean
+
+demo: $(VENV)/installed
+	$(BIN)/qmailldap demo --directory demo
+
+test: $(VENV)/installed-test packages
+	$(BIN)/trial --jobs=$(JOBS) tests
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(BIN)/python setup.cfg
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(BIN)/python setup.cfg
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/installed
+
+$(VENV)/installed-lint: $(BIN)/python setup.cfg
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	touch $@ $(VENV)/installed $(VENV)/installed-test
+
+packages:
+	@missing=; for each in $(COMMANDS); do command -v $$each >/dev/null || missing="$$missing $$each"; done; \
+	test -z "$$missing" && exit 0; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(PACKAGES); \
+	else \
+	  echo "The integration tests need:$$missing"; \
+	  echo "On Debian: apt-get install --no-install-recommends $(PACKAGES)"; \
+	  exit 1; \
+	fi
+
+# The unit tests on a second Python, in an environment of its own.
+unit-other:
+	@other=$$(command -v python$(OTHER_PYTHON)); \
+	if test -n "$$other" && "$$other" -c ''; then :; \
+	else other=$$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$(OTHER_PYTHON)*/bin/python 2>/dev/null | tail -n 1); fi; \
+	if test -z "$$other"; then echo "no Python $(OTHER_PYTHON) here: the unit tests ran on one Python only"; exit 0; fi; \
+	set -ex; \
+	"$$other" -m venv $(VENV)-$(OTHER_PYTHON); \
+	$(VENV)-$(OTHER_PYTHON)/bin/python -m pip install --quiet --editable '.[test]'; \
+	$(VENV)-$(OTHER_PYTHON)/bin/trial --temp-directory=_trial_temp_$(OTHER_PYTHON) \
+	  $$(find tests -name 'test_*.py' -not -path 'tests/integration/*')
+
+clean:
+	rm -rf $(VENV) $(VENV)-* _trial_temp* .hypothesis .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,73 @@
+"""The manual against the tables in the code: what is documented is what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from qmailldap.control import Control
+from qmailldap.pop3 import Limits
+from qmailldap.refusal import Refusal
+from qmailldap.service import Options
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of every table row of a page."""
+    text = (DOCS / page).read_text()
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
+
+
+class ManualTests(SynchronousTestCase):
+    def test_every_refusal_is_in_the_manual(self) -> None:
+        documented = [
+            row for row in rows("administration.md") if len(row) == 4 and row[3].isdigit()
+        ]
+        self.assertEqual(
+            sorted(documented),
+            sorted(
+                [
+                    refusal.name.lower().replace("_", "-"),
+                    refusal.outcome.text,
+                    refusal.outcome.code,
+                    str(refusal.outcome.exit_code),
+                ]
+                for refusal in Refusal
+            ),
+        )
+
+    def test_every_control_file_is_in_the_manual(self) -> None:
+        documented = {
+            name for row in rows("control-files.md") for name in re.findall("`([a-z.]+)`", row[0])
+        }
+        fields = {field.name for field in attrs.fields(Control)} - {"warnings"}
+        files = (fields - {"certificate", "defaultquota"}) | {
+            "cert.pem",
+            "defaultquotasize",
+            "defaultquotacount",
+            "aliasempty",
+        }
+        self.assertEqual(files - documented, set())
+
+    def test_every_option_is_in_the_manual(self) -> None:
+        documented = {
+            name for row in rows("administration.md") for name in re.findall("`--([a-z-]+)", row[0])
+        }
+        options = set(Options().synonyms.values()) - {"version", "help"}
+        self.assertEqual(documented, options)
+
+    def test_limits_in_the_manual_are_those_in_force(self) -> None:
+        text = (DOCS / "administration.md").read_text()
+        limits = Limits()
+        self.assertIn(f"| a command line | {limits.command} octets |", text)
+        self.assertIn(f"| {limits.idle / 60:.0f} minutes |", text)
+        self.assertIn(f"| refused logins on a connection | {limits.failed_logins} |", text)
+        self.assertIn(f"| pipelined commands | {limits.input // 1024} KiB |", text)
