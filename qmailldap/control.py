@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-from qmailldap.account import HIGHEST_ID, LOWEST_ID, AccountDefaults, Quota
+from qmailldap.account import HIGHEST_ID, LOWEST_ID, AccountDefaults, Quota, path_is_allowed
 
 __all__ = [
     "DOT_MODES",
@@ -29,7 +29,9 @@ LDAP_PORT = 389
 
 _LARGEST_FILE = 1024 * 1024
 _DIGITS = re.compile(rb"[0-9]+")
-_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?\Z")
+# Twisted's resolver knows no other names; "--" in third place is IDNA's, and only as in "xn--".
+_LABEL = r"(?!(?!xn)..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z", re.IGNORECASE)
 
 
 class ControlError(Exception):
@@ -87,6 +89,12 @@ class Control:
     certificate: Path | None = None
     """cert.pem, where there is one"""
     warnings: tuple[str, ...] = ()
+    directory: str = attrs.field(default="", eq=False)
+    """where the files are"""
+
+    def error(self, name: str, problem: str) -> ControlError:
+        """A fault of the file ``name`` that somebody else has found."""
+        return ControlError(os.path.join(self.directory, name), problem)
 
     @property
     def account_defaults(self) -> AccountDefaults:
@@ -149,6 +157,7 @@ def read_control(directory: str | os.PathLike[str]) -> Control:
         defaultdelivery=_default_delivery(files),
         certificate=files.existing("cert.pem"),
         warnings=tuple(files.warnings),
+        directory=os.fspath(directory),
     )
 
 
@@ -168,6 +177,9 @@ class _Files:
     def error(self, name: str, problem: str) -> ControlError:
         return ControlError(str(self._directory / name), problem)
 
+    def warn(self, name: str, problem: str) -> None:
+        self.warnings.append(f"{self._directory / name}: {problem}")
+
     def line(self, name: str) -> str | None:
         """The first line; None where there is no such file or the line is empty."""
         raw = self._first_line(name)
@@ -177,7 +189,7 @@ class _Files:
         """The first line as octets, empty by default; warned of when everybody may read it."""
         line = self._first_line(name)
         if line and os.stat(self._directory / name).st_mode & stat.S_IROTH:
-            self.warnings.append(f"{self._directory / name} can be read by everyone")
+            self.warn(name, "can be read by everyone")
         return line or b""
 
     def list(self, name: str) -> tuple[str, ...]:
@@ -209,8 +221,8 @@ class _Files:
         path = self._directory / name
         if not os.path.lexists(path):
             return None
-        if not os.access(path, os.R_OK):
-            raise self.error(name, "cannot be read")
+        if not os.path.isfile(path) or not os.access(path, os.R_OK):
+            raise self.error(name, "is not a file that can be read")
         return path
 
     def _digits(self, name: str) -> int | None:
@@ -237,9 +249,13 @@ class _Files:
     def _read(self, name: str) -> bytes | None:
         path = self._directory / name
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb", opener=_open_without_waiting) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise self.error(name, "is not a regular file")
                 content = file.read(_LARGEST_FILE + 1)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if os.path.islink(path):
+                raise self.error(name, f"cannot be read: {error.strerror}") from None
             return None
         except OSError as error:
             raise self.error(name, f"cannot be read: {error.strerror}") from None
@@ -248,13 +264,18 @@ class _Files:
         return content
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    """A FIFO would otherwise wait for somebody to write to it."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def _stripped(line: bytes) -> bytes:
     return line.rstrip(b" \t\n")
 
 
 def _server_address(files: _Files, word: str) -> ServerAddress:
     """``host``, ``host:port``, ``address``, ``[v6 address]`` or ``[v6 address]:port``."""
-    bad = files.error("ldapserver", f"{word!r} is neither host nor host:port")
+    bad = files.error("ldapserver", f"{word!r} is neither a host name or address nor host:port")
     if word.startswith("["):
         host, bracket, rest = word[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")) or not _is_address(host):
@@ -267,7 +288,9 @@ def _server_address(files: _Files, word: str) -> ServerAddress:
         port = port if colon else str(LDAP_PORT)
         if not _HOST_NAME.match(host):
             raise bad
-    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+    if not re.fullmatch("[0-9]+", port):
+        raise bad
+    if not 1 <= int(port[:6]) <= 65535:
         raise files.error("ldapserver", f"{word!r}: the port is out of range: 1 to 65535")
     return ServerAddress(host, int(port))
 
@@ -286,6 +309,10 @@ def _default_delivery(files: _Files) -> str:
         if line is None:
             continue
         if line[0] in "|&#":
-            raise files.error(name, f"{line!r} does not name a Maildir")
-        return line
+            # A delivery instruction: right for deliveries, and no business of ours.
+            files.warn(name, f"{line!r} names no mailbox and is not used")
+        elif not path_is_allowed(line):
+            raise files.error(name, f"{line!r} cannot be the path of a mailbox")
+        else:
+            return line
     return "./Maildir/"

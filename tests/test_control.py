@@ -157,8 +157,16 @@ class ControlTests(SynchronousTestCase):
             "[::1",
             "[x]",
             ":1",
+            "under_score",
+            "ab--cd.example.org",
+            "-a",
+            "a..b",
         ):
             self.assert_wrong("ldapserver", value, value)
+
+    def test_an_international_name_is_one_in_its_ascii_form(self) -> None:
+        control = self.read(ldapserver="xn--mnchen-3ya.example.org.")
+        self.assertEqual(control.ldapserver[0].host, "xn--mnchen-3ya.example.org.")
 
     def test_clustering_needs_a_name(self) -> None:
         with self.assertRaises(ControlError) as caught:
@@ -177,7 +185,14 @@ class ControlTests(SynchronousTestCase):
     def test_the_default_delivery_is_defaultdelivery_else_aliasempty(self) -> None:
         self.assertEqual(self.read(aliasempty="./Alias/").defaultdelivery, "./Alias/")
         self.assertEqual(self.read(defaultdelivery="./Own/").defaultdelivery, "./Own/")
-        self.assert_wrong("defaultdelivery", "|program", "|program")
+        self.assert_wrong("defaultdelivery", "../Maildir/", "../Maildir/")
+        self.assert_wrong("aliasempty", "./Mail dir/", "./Mail dir/")
+
+    def test_a_delivery_instruction_names_no_mailbox(self) -> None:
+        for line in ("|program", "&joe@example.org", "#comment"):
+            control = self.read(defaultdelivery=line, aliasempty="./Alias/")
+            self.assertEqual(control.defaultdelivery, "./Alias/")
+            self.assertIn(line, control.warnings[0])
 
     def test_a_file_that_cannot_be_read_is_an_error(self) -> None:
         (self.directory / "me").mkdir()
@@ -185,8 +200,23 @@ class ControlTests(SynchronousTestCase):
             self.read()
         self.assertIn("me: cannot be read", str(caught.exception))
 
-    def test_a_certificate_that_leads_nowhere_is_an_error(self) -> None:
-        (self.directory / "cert.pem").symlink_to("nowhere")
+    def test_a_link_that_leads_nowhere_is_not_a_missing_file(self) -> None:
+        for name in ("cert.pem", "ldappassword", "me"):
+            link = self.directory / name
+            link.symlink_to("nowhere")
+            with self.assertRaises(ControlError) as caught:
+                self.read()
+            self.assertEqual(caught.exception.file, str(link))
+            link.unlink()
+
+    def test_what_is_not_a_regular_file_is_an_error_and_is_not_waited_for(self) -> None:
+        os.mkfifo(self.directory / "me")
+        with self.assertRaises(ControlError) as caught:
+            self.read()
+        self.assertIn("not a regular file", str(caught.exception))
+
+    def test_a_directory_is_no_certificate(self) -> None:
+        (self.directory / "cert.pem").mkdir()
         with self.assertRaises(ControlError):
             self.read()
 

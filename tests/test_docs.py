@@ -48,7 +48,7 @@ class ManualTests(SynchronousTestCase):
         documented = {
             name for row in rows("control-files.md") for name in re.findall("`([a-z.]+)`", row[0])
         }
-        fields = {field.name for field in attrs.fields(Control)} - {"warnings"}
+        fields = {field.name for field in attrs.fields(Control)} - {"warnings", "directory"}
         files = (fields - {"certificate", "defaultquota"}) | {
             "cert.pem",
             "defaultquotasize",
