@@ -445,6 +445,11 @@ class MalformedTests(SynchronousTestCase):
                 self.assertIn("too short", str(malformed(scheme + b64encode(short))))
             self.assertFalse(parse_password(scheme + b64encode(b"\1" * size)).verify(b"secret"))
 
+    def test_an_extended_des_value_has_a_bound_on_its_rounds(self) -> None:
+        self.assertIn("rounds", str(malformed(b"_zzzzabcd" + b"." * 11)))
+        # What is not of the whole form would be computed all the same.
+        self.assertIn("cannot be read", str(malformed(b"_zzzzabcd")))
+
     def test_a_netscape_value_is_of_64_characters(self) -> None:
         for text in (b"", PERL_NETSCAPE[12:-1], PERL_NETSCAPE[12:] + b"0"):
             self.assertIn("64 characters", str(malformed(b"{NS-MTA-MD5}" + text)))

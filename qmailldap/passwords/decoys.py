@@ -36,8 +36,8 @@ class Decoys:
         return f"<Decoys of {len(self._tallies)} costs>"
 
     def seen(self, stored: StoredPassword) -> None:
-        """Count a value; those that never match, and so take no time, are not."""
-        if stored.scheme == "NEVER":
+        """Count a value; those that nothing can match, and that so take no time, are not."""
+        if stored.takes_no_time:
             return
         tally = self._tallies.get(stored.cost)
         if tally is not None:

@@ -40,6 +40,7 @@ _ALIASES = {
     "CLEAR": "PLAIN",
     "CLEARTEXT": "PLAIN",
     "DES-CRYPT": "CRYPT",
+    "LDAP-MD5": "MD5",
     "MD5-CRYPT": "CRYPT",
     "PBKDF2": "PBKDF2-SHA1",
     "SHA1": "SHA",

@@ -18,7 +18,7 @@ from qmailldap.passwords.limits import (
     MOST_MEMORY_WORK,
     MOST_ROUNDS,
 )
-from qmailldap.passwords.stored import MalformedHash
+from qmailldap.passwords.stored import UNKNOWN_COST, MalformedHash
 
 __all__ = ["Setting", "read_setting"]
 
@@ -28,7 +28,7 @@ _ALPHABET = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _MOST_SALT = 86
 """Characters: yescrypt's most; a format of fewer cuts it itself."""
 
-_COUNTED = re.compile(rb"\$(?:2[abxy]|[567]|sha1|md5|g?y|sm3y?)[$,]")
+_COUNTED = re.compile(rb"_[./0-9A-Za-z]{8}|\$(?:2[abxy]|[567]|sha1|md5|g?y|sm3y?)[$,]")
 """The formats with a cost in them."""
 
 
@@ -50,7 +50,7 @@ class Setting:
         return self._prefix + salt.encode("ascii") + self._end
 
 
-_UNKNOWN = Setting("CRYPT ?", prefix=b"*0", salt_size=0, end=b"")
+_UNKNOWN = Setting(UNKNOWN_COST, prefix=b"*0", salt_size=0, end=b"")
 """A setting that the library refuses, as it does values of no format known here."""
 
 
@@ -84,6 +84,14 @@ def _no_fault(fields: re.Match[bytes]) -> str | None:
 
 def _rounds_fault(fields: re.Match[bytes]) -> str | None:
     if int(fields["rounds"] or 0) > MOST_ROUNDS:
+        return f"its rounds are more than {MOST_ROUNDS}"
+    return None
+
+
+def _extended_des_fault(fields: re.Match[bytes]) -> str | None:
+    """The rounds are four digits, the least significant first."""
+    digits = (_ALPHABET.index(chr(octet)) for octet in fields["rounds"])
+    if sum(digit << 6 * place for place, digit in enumerate(digits)) > MOST_ROUNDS:
         return f"its rounds are more than {MOST_ROUNDS}"
     return None
 
@@ -205,7 +213,8 @@ _FORMATS = (
     ),
     # The whole of it, so that the cost of what only starts like it does not show four characters.
     _Format(
-        _form(rb"(?P<prefix>_%s{4})(?P<salt>%s{4})%s{11}\Z" % (_DIGIT, _DIGIT, _DIGIT)),
+        _form(rb"(?P<prefix>_(?P<rounds>%s{4}))(?P<salt>%s{4})%s{11}\Z" % ((_DIGIT,) * 3)),
+        _extended_des_fault,
     ),
     _Format(_form(rb"(?P<prefix>)(?P<salt>%s{2})" % _DIGIT), name="DES"),
 )

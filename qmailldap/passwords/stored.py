@@ -6,7 +6,11 @@ from typing import Protocol
 
 import attrs
 
-__all__ = ["MalformedHash", "Method", "Never", "StoredPassword"]
+__all__ = ["UNKNOWN_COST", "MalformedHash", "Method", "Never", "StoredPassword"]
+
+
+UNKNOWN_COST = "CRYPT ?"
+"""The cost of a value of crypt(3) whose format is not known here, or not at all."""
 
 
 class MalformedHash(ValueError):
@@ -47,6 +51,11 @@ class StoredPassword:
     is_quick: bool = attrs.field(repr=False)
     _method: Method = attrs.field(repr=False)
     _is_decoy: bool = attrs.field(default=False, repr=False)
+
+    @property
+    def takes_no_time(self) -> bool:
+        """Whether there is nothing to compute: no password can match."""
+        return self.cost in ("NEVER", UNKNOWN_COST)
 
     def verify(self, password: bytes) -> bool:
         """Whether the password is right.
