@@ -1,0 +1,68 @@
+"""Turns: fair to all names, bounded for each."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from qmailldap.threads import WAIT_LIMIT, Busy
+from qmailldap.turns import MOST_WAITING, Turns
+
+
+class TurnsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.turns = Turns(self.clock)
+        self.begun: list[Deferred[str]] = []
+
+    def take(self, name: str) -> Deferred[str]:
+        async def work() -> str:
+            self.begun.append(Deferred())
+            return await self.begun[-1]
+
+        return Deferred.fromCoroutine(self.turns.take(name, work))
+
+    def test_one_works_at_a_time_for_each_name(self) -> None:
+        first, second, other = self.take("a"), self.take("a"), self.take("b")
+        self.assertEqual(len(self.begun), 2)
+        self.begun[0].callback("first")
+        self.assertEqual(self.successResultOf(first), "first")
+        self.assertEqual(len(self.begun), 3)
+        self.begun[2].callback("second")
+        self.begun[1].callback("other")
+        self.assertEqual(self.successResultOf(second), "second")
+        self.assertEqual(self.successResultOf(other), "other")
+
+    def test_a_failure_lets_the_next_one_work(self) -> None:
+        first, _ = self.take("a"), self.take("a")
+        self.begun[0].errback(OSError("no"))
+        self.failureResultOf(first, OSError)
+        self.assertEqual(len(self.begun), 2)
+
+    def test_one_that_goes_away_gives_up_its_turn(self) -> None:
+        first, second, third = self.take("a"), self.take("a"), self.take("a")
+        for each in (second, first):
+            each.cancel()
+            self.failureResultOf(each, CancelledError)
+        self.assertEqual(len(self.begun), 2)
+        self.begun[1].callback("third")
+        self.assertEqual(self.successResultOf(third), "third")
+
+    def test_too_many_are_refused_at_once(self) -> None:
+        for _ in range(1 + MOST_WAITING):
+            self.assertNoResult(self.take("a"))
+        self.failureResultOf(self.take("a"), Busy)
+        self.assertNoResult(self.take("b"))
+
+    def test_nobody_waits_for_ever(self) -> None:
+        self.take("a")
+        waiting = self.take("a")
+        self.clock.advance(WAIT_LIMIT)
+        self.failureResultOf(waiting, Busy)
+
+    def test_nothing_is_kept_of_a_name_that_nobody_uses(self) -> None:
+        done = self.take("a")
+        self.begun[0].callback("done")
+        self.successResultOf(done)
+        self.assertEqual(self.turns._locks, {})
