@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections import deque
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -23,10 +24,14 @@ from qmailldap.directory import DirectoryUnavailable
 from qmailldap.passwords import Decoys, MalformedHash, StoredPassword, parse_password
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
+from qmailldap.turns import Turns
 
-__all__ = ["Directory", "HashProof", "LDAPChecker", "Proof", "RebindProof"]
+__all__ = ["REFUSAL_GRID", "Directory", "HashProof", "LDAPChecker", "Proof", "RebindProof"]
 
-_MOST_VALUES = 2
+REFUSAL_GRID = 0.1
+"""Seconds; a refused login is answered after a multiple of them."""
+
+_MOST_VALUES = 8
 _BINDS_REMEMBERED = 64
 
 
@@ -56,32 +61,34 @@ class HashProof:
         self._decoys = Decoys()
 
     async def prove(self, entries: tuple[Entry, ...], password: bytes) -> bool:
+        dn = entries[0].dn
         values = [value for entry in entries for value in password_values(entry)]
         if not values:
             await self.pretend(password)
             raise LoginRefused(
-                Refusal.WRONG_CREDENTIALS, f"{entries[0].dn} has no userPassword that can be read"
+                Refusal.WRONG_CREDENTIALS, f"{dn} has no userPassword that can be read"
             )
-        proved = False
         # More values than one are refused whichever is right, but not before one of them is.
+        proved, malformed, took_long = False, None, False
         for value in values[:_MOST_VALUES]:
             try:
                 stored = parse_password(value)
             except MalformedHash as error:
-                await self.pretend(password)
-                raise LoginRefused(
-                    Refusal.RECORD_INCORRECT,
-                    f"userPassword of {entries[0].dn}: {error}",
-                    shown=Refusal.WRONG_CREDENTIALS,
-                ) from None
-            if stored.scheme == "NEVER":
-                await self.pretend(password)
+                malformed = error
                 continue
             self._decoys.seen(stored)
+            took_long = took_long or not (stored.is_quick or stored.takes_no_time)
             proved |= await self._verify(stored, password)
-        if proved and len(values) > 1:
+        if proved and len(entries) == 1 and len(values) > 1:
+            raise LoginRefused(Refusal.TEMPORARY, f"{dn} has {len(values)} values of userPassword")
+        if not proved and not took_long:
+            # What was computed may be less than what an unknown user costs.
+            await self.pretend(password)
+        if not proved and malformed is not None:
             raise LoginRefused(
-                Refusal.TEMPORARY, f"{entries[0].dn} has {len(values)} values of userPassword"
+                Refusal.RECORD_INCORRECT,
+                f"userPassword of {dn}: {malformed}",
+                shown=Refusal.WRONG_CREDENTIALS,
             )
         return proved
 
@@ -101,32 +108,37 @@ class RebindProof:
         self._directory = directory
         self._base = base
         self._clock = clock
-        # How long the directory took to refuse a bind, lately, in seconds.
-        self._refusals: deque[float] = deque(maxlen=_BINDS_REMEMBERED)
+        # How long the directory took to judge the password of an entry, lately, in seconds.
+        self._judged: deque[float] = deque(maxlen=_BINDS_REMEMBERED)
+        # The connections for binds are few, and must not all be held by guesses at one entry.
+        self._turns = Turns(clock)
 
     async def prove(self, entries: tuple[Entry, ...], password: bytes) -> bool:
-        if not password:
-            # A simple bind without a password succeeds, as anonymous (RFC 4513, section 5.1.2).
-            await self.pretend(password)
-            return False
         for entry in entries:
-            if await self._bind(entry.dn, password):
+            try:
+                proved = await self._turns.take(entry.dn, partial(self._bind, entry.dn, password))
+            except Busy as error:
+                raise LoginRefused(
+                    Refusal.TEMPORARY, str(error), shown=Refusal.WRONG_CREDENTIALS
+                ) from None
+            if proved:
                 return True
         return False
-
-    async def pretend(self, password: bytes) -> None:
-        if self._refusals:
-            await deferLater(self._clock, random.choice(self._refusals))
-        else:
-            nobody = f"uid={secrets.token_hex(8)},{self._base}".rstrip(",")
-            await self._bind(nobody, password or b"x")
 
     async def _bind(self, dn: str, password: bytes) -> bool:
         begun = self._clock.seconds()
         proved = await self._directory.prove(dn, password)
-        if not proved:
-            self._refusals.append(self._clock.seconds() - begun)
+        self._judged.append(self._clock.seconds() - begun)
         return proved
+
+    async def pretend(self, password: bytes) -> None:
+        if self._judged:
+            await deferLater(self._clock, random.choice(self._judged))
+        else:
+            # As long as no entry has been judged, this is what is nearest. It is no measure for
+            # later: a directory need not compute a hash for an entry that does not exist.
+            nobody = f"uid={secrets.token_hex(8)},{self._base}".rstrip(",")
+            await self._directory.prove(nobody, b"x")
 
 
 @implementer(ICredentialsChecker)
@@ -139,10 +151,13 @@ class LDAPChecker:
 
     credentialInterfaces = (IUsernamePassword,)
 
-    def __init__(self, directory: Directory, proof: Proof, defaults: AccountDefaults) -> None:
+    def __init__(
+        self, directory: Directory, proof: Proof, defaults: AccountDefaults, clock: IReactorTime
+    ) -> None:
         self._directory = directory
         self._proof = proof
         self._defaults = defaults
+        self._clock = clock
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """A Deferred of an `Account`, for credentials that provide ``IUsernamePassword``.
@@ -150,14 +165,32 @@ class LDAPChecker:
         (Types: the interface is written for avatar ids that are octets.)
         """
         login, password = credentials.username, credentials.password
-        return Deferred.fromCoroutine(self._judge(login, password))
+        return Deferred.fromCoroutine(self._judge_in_time(login, password))
+
+    async def _judge_in_time(self, login: bytes, password: bytes) -> Account:
+        """`_judge`, its refusals held back to the next multiple of `REFUSAL_GRID`.
+
+        To find an entry and to read it takes longer than to find none, by a fraction of a
+        millisecond, which a patient stranger can measure.
+        """
+        begun = self._clock.seconds()
+        try:
+            return await self._judge(login, password)
+        except LoginRefused as refused:
+            if refused.shown is Refusal.WRONG_CREDENTIALS:
+                taken = self._clock.seconds() - begun
+                await deferLater(self._clock, REFUSAL_GRID - taken % REFUSAL_GRID)
+            raise
 
     async def _judge(self, login: bytes, password: bytes) -> Account:
         try:
             entries = await self._directory.find(login)
-            if not entries:
+            # An empty password is never right, whatever hash or directory would say of it: a simple
+            # bind with one succeeds, as anonymous (RFC 4513, section 5.1.2).
+            if not entries or not password:
                 await self._proof.pretend(password)
-                raise LoginRefused(Refusal.WRONG_CREDENTIALS, "no such user")
+                why = "empty password" if entries else "no such user"
+                raise LoginRefused(Refusal.WRONG_CREDENTIALS, why)
             if not await self._proof.prove(entries, password):
                 raise LoginRefused(Refusal.WRONG_CREDENTIALS, "wrong password")
         except DirectoryUnavailable as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import Interface, implementer
 
 from qmailldap.account import Account
@@ -16,6 +16,7 @@ from qmailldap.interfaces import IMaildrop
 from qmailldap.maildir import MailboxCorrupted, MailboxMissing, open_mailbox
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
+from qmailldap.turns import Turns
 
 __all__ = ["MailRealm"]
 
@@ -24,9 +25,12 @@ __all__ = ["MailRealm"]
 class MailRealm:
     """Opens the mailbox of an account; ``offload`` is where its file work is done."""
 
-    def __init__(self, cluster: Cluster, offload: Offload) -> None:
+    def __init__(self, cluster: Cluster, offload: Offload, clock: IReactorTime) -> None:
         self._cluster = cluster
         self._offload = offload
+        # To list a large mailbox takes a while, and many sessions of one user would take all
+        # threads for it.
+        self._turns = Turns(clock)
 
     def requestAvatar(
         self, avatarId: Any, mind: object, *interfaces: type[Interface]
@@ -50,7 +54,9 @@ class MailRealm:
                 f"the mail is kept by {account.mail_host}, and sessions are not forwarded yet",
             )
         try:
-            mailbox = await open_mailbox(self._offload, os.fsencode(account.mailbox))
+            mailbox = await self._turns.take(
+                account.mailbox, lambda: open_mailbox(self._offload, account.mailbox)
+            )
         except MailboxMissing as error:
             raise LoginRefused(Refusal.MAILBOX_MISSING, str(error)) from None
         except MailboxCorrupted as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.application.internet import StreamServerEndpointService
@@ -11,7 +11,6 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.application.strports import service as listener
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
 
@@ -82,7 +81,7 @@ class Options(usage.Options):
 class POP3Service(MultiService):
     """All the services of one server.
 
-    Raises ``SystemExit`` with a line for the administrator when a port cannot be listened on.
+    Raises ``SystemExit`` with a line for the administrator when an endpoint cannot be listened on.
     """
 
     def __init__(self, control: Control) -> None:
@@ -91,19 +90,27 @@ class POP3Service(MultiService):
         self._log = Logger(namespace="qmailldap.service")
 
     def privilegedStartService(self) -> None:
-        try:
-            super().privilegedStartService()
-        except CannotListenError as error:
-            raise SystemExit(f"{NAME}: {error}") from None
+        Service.privilegedStartService(self)
+        for each in self:
+            try:
+                each.privilegedStartService()
+            except Exception as error:
+                # What an endpoint raises depends on its kind, and all of it is an option's fault.
+                raise SystemExit(f"{NAME}: --listen {each.name}: {_shown(error)}") from None
 
     def startService(self) -> None:
-        for warning in self._control.warnings:
+        for warning in (*self._control.warnings, *_not_yet_supported(self._control)):
             self._log.warn("control {warning}", warning=warning)
         super().startService()
 
     def listening_ports(self) -> list[StreamServerEndpointService]:
         """The services that listen, in the order of --listen."""
         return [each for each in self if isinstance(each, StreamServerEndpointService)]
+
+
+def _shown(error: Exception) -> str:
+    """An exception for people; some have no text of their own."""
+    return str(error) or type(error).__name__
 
 
 class _Running(Service):
@@ -122,6 +129,13 @@ class _Running(Service):
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
         return self._stop()
+
+
+def _not_yet_supported(control: Control) -> Iterator[str]:
+    if control.ldapcluster:
+        yield "ldapcluster: sessions are not forwarded yet; mail kept by other hosts is refused"
+    if control.dirmaker is not None:
+        yield "dirmaker: missing homes are not created yet"
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
@@ -143,8 +157,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         if control.ldaprebind
         else HashProof(hash_threads)
     )
-    checker = LDAPChecker(directory, proof, control.account_defaults)
-    realm = MailRealm(Cluster(control), mail_threads)
+    checker = LDAPChecker(directory, proof, control.account_defaults, reactor)
+    realm = MailRealm(Cluster(control), mail_threads, reactor)
     factory = POP3Factory(Portal(realm, [checker]), control.me or socket.gethostname(), reactor)
 
     server = POP3Service(control)
@@ -154,7 +168,10 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     _Running(directory.start, directory.stop).setServiceParent(server)
     for endpoint in options["listen"]:
         try:
-            listener(endpoint, factory, reactor=reactor).setServiceParent(server)
-        except (LookupError, TypeError, ValueError) as error:
-            raise SystemExit(f"{NAME}: --listen {endpoint}: {error}") from None
+            listening = listener(endpoint, factory, reactor=reactor)
+            listening.setName(endpoint)
+            listening.setServiceParent(server)
+        except Exception as error:
+            # What an endpoint's parser raises depends on its kind: bad files, bad numbers, …
+            raise SystemExit(f"{NAME}: --listen {endpoint}: {_shown(error)}") from None
     return server

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from twisted.cred.credentials import UsernamePassword
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.account import Account, AccountDefaults, Entry
-from qmailldap.checker import HashProof, LDAPChecker, Proof, RebindProof
+from qmailldap.checker import REFUSAL_GRID, HashProof, LDAPChecker, Proof, RebindProof
 from qmailldap.directory import DirectoryUnavailable
 from qmailldap.passwords import StoredPassword
 from qmailldap.refusal import LoginRefused, Refusal
@@ -52,13 +52,15 @@ class FakeDirectory:
     def __init__(self, clock: Clock, **entries: tuple[Entry, ...]) -> None:
         self.entries = entries
         self.clock = clock
-        self.down: DirectoryUnavailable | None = None
+        self.down: Exception | None = None
+        self.find_takes = 0.0
         self.binds: list[tuple[str, bytes]] = []
         self.bind_takes = 0.0
 
     async def find(self, login: bytes) -> tuple[Entry, ...]:
         if self.down is not None:
             raise self.down
+        self.clock.advance(self.find_takes)
         return self.entries.get(login.decode("latin-1"), ())
 
     async def prove(self, dn: str, password: bytes) -> bool:
@@ -77,7 +79,7 @@ class CheckerTestCase(SynchronousTestCase):
 
     def checked(self, login: bytes, password: bytes) -> Deferred[Any]:
         if not hasattr(self, "checker"):
-            self.checker = LDAPChecker(self.directory, self.proof(), AccountDefaults())
+            self.checker = LDAPChecker(self.directory, self.proof(), AccountDefaults(), self.clock)
         return self.checker.requestAvatarId(UsernamePassword(login, password))
 
     def assert_let_in(self, login: bytes, password: bytes = PASSWORD) -> Account:
@@ -92,7 +94,11 @@ class CheckerTestCase(SynchronousTestCase):
         password: bytes = PASSWORD,
         shown: Refusal | None = None,
     ) -> LoginRefused:
-        refused = self.failureResultOf(self.checked(login, password), LoginRefused).value
+        pending = self.checked(login, password)
+        if (shown or refusal) is Refusal.WRONG_CREDENTIALS:
+            self.assertNoResult(pending)
+            self.clock.pump([REFUSAL_GRID] * 6)
+        refused = self.failureResultOf(pending, LoginRefused).value
         assert isinstance(refused, LoginRefused)
         self.assertIs(refused.refusal, refusal)
         self.assertIs(refused.shown, shown or refusal)
@@ -169,6 +175,39 @@ class HashTests(CheckerTestCase):
         self.assertIn("no userPassword", refused.detail)
         self.assertEqual(self.verified, ["SSHA"])
 
+    def test_a_hash_of_the_empty_password_lets_nobody_in(self) -> None:
+        for value in (
+            b"{SSHA}" + base64.b64encode(hashlib.sha1(b"salt").digest() + b"salt"),
+            b"{MD5}" + base64.b64encode(hashlib.md5(b"").digest()),
+        ):
+            self.directory.entries = {"joe": (record(value),)}
+            self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"")
+
+    def test_refusals_before_the_proof_come_at_multiples_of_one_time(self) -> None:
+        answered = []
+        for login, takes in ((b"joe", 0.001), (b"nobody", 0.0), (b"joe", 0.09), (b"joe", 0.12)):
+            self.directory.find_takes = takes
+            begun = self.clock.seconds()
+            pending = self.checked(login, b"x")
+            pending.addErrback(lambda failure: failure.trap(LoginRefused))
+            while not pending.called:
+                self.clock.advance(0.001)
+            answered.append(round(self.clock.seconds() - begun, 3))
+        self.assertEqual(answered, [0.1, 0.1, 0.1, 0.2])
+
+    def test_one_of_few_cheap_hashes_costs_what_an_unknown_user_costs(self) -> None:
+        self.directory.entries = {"joe": (record(SSHA),), "ann": (record(BCRYPT),)}
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"ann", b"x")
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"ann", b"x")
+        self.verified.clear()
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
+        self.assertEqual(self.verified, ["SSHA", "CRYPT $2b$04$"])
+
+    def test_a_value_of_no_known_format_costs_what_an_unknown_user_costs(self) -> None:
+        self.directory.entries = {"joe": (record(b"{SASL}joe@EXAMPLE"),)}
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
+        self.assertIn("SSHA", self.verified)
+
     def test_a_malformed_hash_is_an_incorrect_record_that_strangers_do_not_hear_of(self) -> None:
         self.directory.entries = {"joe": (record(b"{SSHA}c2hvcnQ="),)}
         self.assert_refused(Refusal.RECORD_INCORRECT, b"joe", shown=Refusal.WRONG_CREDENTIALS)
@@ -177,7 +216,7 @@ class HashTests(CheckerTestCase):
     def test_a_locked_password_takes_as_long_as_a_wrong_one(self) -> None:
         self.directory.entries = {"joe": (record(b"*"),)}
         self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"*")
-        self.assertEqual(self.verified, ["SSHA"])
+        self.assertEqual(self.verified, ["NEVER", "SSHA"])
 
     def test_a_hash_that_gets_no_memory_is_neither_right_nor_wrong(self) -> None:
         def starved(stored: StoredPassword, password: bytes) -> bool:
@@ -203,9 +242,21 @@ class HashTests(CheckerTestCase):
         self.assert_refused(Refusal.TEMPORARY, b"joe", b"other")
         self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
 
+    def test_a_malformed_value_beside_the_right_one_does_not_hide_it(self) -> None:
+        for values in ((b"{SSHA}!!", SSHA), (SSHA, b"{SSHA}!!"), (b"x", b"x", SSHA)):
+            self.directory.entries = {"joe": (record(*values),)}
+            refused = self.assert_refused(Refusal.TEMPORARY, b"joe")
+            self.assertIn(f"{len(values)} values", refused.detail)
+
+    def test_of_very_many_values_only_some_are_tried(self) -> None:
+        self.directory.entries = {"joe": (record(*[BCRYPT] * 50),)}
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
+        self.assertEqual(len(self.verified), 8)
+
     def test_two_entries_are_a_temporary_error_for_who_knows_a_password(self) -> None:
         self.directory.entries = {"joe": (record(SSHA), record(SSHA, dn="uid=joe,o=y"))}
-        self.assert_refused(Refusal.TEMPORARY, b"joe")
+        refused = self.assert_refused(Refusal.TEMPORARY, b"joe")
+        self.assertIn("more than one entry", refused.detail)
         self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
 
     def test_two_entries_of_which_one_has_a_password_are_a_temporary_error(self) -> None:
@@ -223,7 +274,7 @@ class HashTests(CheckerTestCase):
         def full(function: object, /, *args: object, **kwargs: object) -> Deferred[Any]:
             return fail(Busy("full"))
 
-        self.checker = LDAPChecker(self.directory, HashProof(full), AccountDefaults())
+        self.checker = LDAPChecker(self.directory, HashProof(full), AccountDefaults(), self.clock)
         self.assert_refused(Refusal.TEMPORARY, b"joe")
 
 
@@ -252,6 +303,38 @@ class RebindTests(CheckerTestCase):
         ((dn, _),) = self.directory.binds
         self.assertRegex(dn, r"\Auid=[0-9a-f]{16},dc=x\Z")
 
+    def test_binds_as_nobody_are_no_measure_of_those_of_entries(self) -> None:
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"nobody", b"guess")
+        self.directory.bind_takes = 0.25
+        self.assert_let_in(b"joe")
+        pending = self.checked(b"nobody", b"guess")
+        self.clock.advance(0.24)
+        self.assertNoResult(pending)
+        self.clock.pump([0.01] * 6)
+        self.failureResultOf(pending, LoginRefused)
+
+    def test_guesses_at_one_entry_are_made_one_at_a_time(self) -> None:
+        under_way: list[Deferred[bool]] = []
+
+        async def slowly(dn: str, password: bytes) -> bool:
+            under_way.append(Deferred())
+            return await under_way[-1]
+
+        self.directory.prove = slowly  # type: ignore[method-assign]
+        guesses = [self.checked(b"joe", b"x") for _ in range(22)]
+        self.assertEqual(len(under_way), 1)
+        # The last one found too many before it, and is told nothing else than the others.
+        self.clock.advance(REFUSAL_GRID)
+        refused = self.failureResultOf(guesses[-1], LoginRefused).value
+        self.assertEqual(
+            (refused.refusal, refused.shown), (Refusal.TEMPORARY, Refusal.WRONG_CREDENTIALS)
+        )
+        under_way[0].callback(False)
+        self.assertEqual(len(under_way), 2)
+        for each in guesses[:-1]:
+            each.addErrback(lambda failure: failure.trap(LoginRefused, CancelledError))
+            each.cancel()
+
     def test_later_ones_wait_as_long_as_a_refused_bind_took(self) -> None:
         self.directory.bind_takes = 0.25
         self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
@@ -259,7 +342,7 @@ class RebindTests(CheckerTestCase):
             pending = self.checked(login, password)
             self.clock.advance(0.24)
             self.assertNoResult(pending)
-            self.clock.advance(0.02)
+            self.clock.pump([0.01] * 6)
             self.failureResultOf(pending, LoginRefused)
         self.assertEqual(len(self.directory.binds), 1)
 

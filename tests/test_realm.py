@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.task import Clock
 from twisted.mail.pop3 import IMailbox
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface
@@ -48,7 +49,7 @@ class MailRealmTests(SynchronousTestCase):
         control = Control(
             ldapserver=(ServerAddress("localhost"),), me="here.example.org", ldapcluster=True
         )
-        realm = MailRealm(Cluster(control), offload)
+        realm = MailRealm(Cluster(control), offload, Clock())
         return realm.requestAvatar(self.account(mail_host), None, *(interfaces or (IMaildrop,)))
 
     def account(self, mail_host: str | None) -> Account:

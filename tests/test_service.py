@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import runpy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import IService, IServiceMaker
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import Logger, formatEvent
 from twisted.plugin import IPlugin
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.pop3 import POP3Factory
 from qmailldap.service import Options, POP3Service, makeService
+from qmailldap.threads import STOP_LIMIT
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,7 +56,8 @@ class ServiceTests(SynchronousTestCase):
         (self.control / "me").write_text("mail.example.org\n")
 
     def make(self, *arguments: str) -> Any:
-        self.reactor: Any = MemoryReactorClock()
+        self.reactor = cast(Any, MemoryReactorClock())
+        self.reactor.callFromThread = lambda *_: None
         return makeService(parsed("--control", str(self.control), *arguments), self.reactor)
 
     def test_every_listen_endpoint_is_listened_on(self) -> None:
@@ -89,8 +92,50 @@ class ServiceTests(SynchronousTestCase):
         self.assert_does_not_start("/nowhere", arguments=("--control", "/nowhere"))
 
     def test_an_endpoint_that_is_none_is_named(self) -> None:
-        for endpoint in ("tcp:x", "nonsense:1", "110", "tcp"):
+        for endpoint in (
+            "tcp:x",
+            "nonsense:1",
+            "110",
+            "tcp",
+            "ssl:995:privateKey=/nowhere",
+            "ssl:995:privateKey=" + str(self.control / "me"),
+        ):
             self.assert_does_not_start("--listen " + endpoint, arguments=("--listen", endpoint))
+
+    def test_an_endpoint_that_cannot_be_listened_on_is_named(self) -> None:
+        control = str(self.control)
+        for endpoint in ("tcp:999999", "tcp:-5", "unix:/nowhere/socket"):
+            service: Any = makeService(parsed("--control", control, "--listen", endpoint))
+            with self.assertRaises(SystemExit) as caught:
+                service.privilegedStartService()
+            self.assertIn(f"--listen {endpoint}: ", str(caught.exception.code))
+
+    def test_it_connects_to_the_directory_when_it_starts_and_lets_go_when_it_stops(self) -> None:
+        service = self.make()
+        service.privilegedStartService()
+        service.startService()
+        self.reactor.advance(0)
+        self.assertEqual([client[:2] for client in self.reactor.tcpClients], [("127.0.0.1", 389)])
+        stopped = service.stopService()
+        self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
+        self.reactor.advance(STOP_LIMIT)
+        self.successResultOf(stopped)
+
+    def test_what_should_be_looked_at_is_logged_at_the_start(self) -> None:
+        (self.control / "ldapcluster").write_text("1\n")
+        (self.control / "dirmaker").write_text("/bin/dirmaker\n")
+        (self.control / "ldappassword").write_text("secret\n")
+        (self.control / "ldappassword").chmod(0o644)
+        service = self.make()
+        lines: list[str] = []
+        observer: Any = lambda event: lines.append(formatEvent(event))  # noqa: E731
+        service._log = Logger(observer=observer)
+        service.startService()
+        self.addCleanup(service.stopService)
+        self.assertEqual(len(lines), 3)
+        for line, file in zip(lines, ("ldappassword", "ldapcluster", "dirmaker"), strict=True):
+            self.assertIn(file, line)
+            self.assertNotIn("secret", line)
 
 
 class WaysToStartTests(SynchronousTestCase):
