@@ -44,6 +44,15 @@ class IMaildrop(IMailboxPOP3):
     def listMessages(index=None):  # type: ignore[no-untyped-def]
         """As ``IMailboxPOP3``; the answer is at hand (no Deferred). Deleted messages count 0."""
 
+    def messageCount():  # type: ignore[no-untyped-def]
+        """How many messages there are, those marked for deletion included."""
+
+    def dropListing():  # type: ignore[no-untyped-def]
+        """What STAT tells (RFC 1939, section 5): the count and octets of messages not marked.
+
+        Asked for again and again, and so to be had without looking at every message.
+        """
+
     def isDeleted(index):  # type: ignore[no-untyped-def]
         """Whether the message is marked for deletion. A message of no octets need not be."""
 

@@ -55,7 +55,9 @@ class MaildirMailbox:
         self._offload = offload
         self._maildir = maildir
         self._listing = listing
+        self._octets = sum(listing.sizes)
         self._deleted: set[int] = set()
+        self._deleted_octets = 0
         # Those a descriptor is open for. Weak, for stock Twisted forgets messages without close().
         self._open: list[weakref.ref[StoredMessage]] = []
         self._closed = False
@@ -78,6 +80,15 @@ class MaildirMailbox:
             sizes[deleted] = 0
         return sizes
 
+    def messageCount(self) -> int:
+        """How many messages there are, marked or not."""
+        return len(self._listing.files)
+
+    def dropListing(self) -> tuple[int, int]:
+        """The count and octets of the messages that are not marked."""
+        count = len(self._listing.files) - len(self._deleted)
+        return count, self._octets - self._deleted_octets
+
     def getUidl(self, index: int) -> bytes:
         """The unique-id of a message, marked or not."""
         self._check(index)
@@ -91,11 +102,14 @@ class MaildirMailbox:
     def deleteMessage(self, index: int) -> None:
         """Mark a message for deletion; nothing happens to it before `sync`."""
         self._check(index)
-        self._deleted.add(index)
+        if index not in self._deleted:
+            self._deleted.add(index)
+            self._deleted_octets += self._listing.sizes[index]
 
     def undeleteMessages(self) -> None:
         """Take all marks away."""
         self._deleted.clear()
+        self._deleted_octets = 0
 
     def getMessage(self, index: int) -> Deferred[StoredMessage]:
         """Open a message, marked or not.

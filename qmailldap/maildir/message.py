@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -38,16 +39,19 @@ class OpenMessage:
     size: int
     first: bytes
     file: io.FileIO
+    written_at: int
+    """When the file was last written, in nanoseconds."""
 
 
 def open_message(maildir: Maildir, index: int) -> OpenMessage:
     """Open a message and read its first chunk; blocks, and raises what `Maildir.open` raises."""
     descriptor, size = maildir.open(index)
     file = io.FileIO(descriptor)
-    return OpenMessage(size, _read_next(file, size, CHUNK), file)
+    written_at = os.fstat(descriptor).st_mtime_ns
+    return OpenMessage(size, _read_next(file, size, CHUNK, written_at), file, written_at)
 
 
-def _read_next(file: io.FileIO, left: int, most: int) -> bytes:
+def _read_next(file: io.FileIO, left: int, most: int, written_at: int) -> bytes:
     """The next octets of a file that should have ``left`` more, at least one and at most ``most``.
 
     The file is closed at its end and when anything is wrong with it.
@@ -59,6 +63,9 @@ def _read_next(file: io.FileIO, left: int, most: int) -> bytes:
             raise MessageChanged(errno.EIO, "the message has grown while it was read")
         if left and not chunk:
             raise MessageChanged(errno.EIO, "the message has shrunk while it was read")
+        # It may have shrunk and grown again, with NULs where the message was.
+        if len(chunk) == left and os.fstat(file.fileno()).st_mtime_ns != written_at:
+            raise MessageChanged(errno.EIO, "the message was written to while it was read")
     except BaseException:
         file.close()
         raise
@@ -75,6 +82,7 @@ class StoredMessage:
         self.size = opened.size
         self._offload = offload
         self._file = opened.file
+        self._written_at = opened.written_at
         self._ready = opened.first
         # Octets that are still to be read from the file.
         self._left = opened.size - len(opened.first)
@@ -95,7 +103,8 @@ class StoredMessage:
         self._reading = True
         # The caller has a Deferred of its own: cancelling it must not hide when the thread is done.
         asked: Deferred[bytes] = Deferred()
-        self._offload(_read_next, self._file, self._left, CHUNK).addBoth(self._read, asked)
+        reading = self._offload(_read_next, self._file, self._left, CHUNK, self._written_at)
+        reading.addBoth(self._read, asked)
         return asked
 
     def read(self, size: int = -1) -> bytes:
@@ -107,7 +116,7 @@ class StoredMessage:
                 parts.append(part)
             return b"".join(parts)
         if not self._ready and self._left and size:
-            self._ready = _read_next(self._file, self._left, size)
+            self._ready = _read_next(self._file, self._left, size, self._written_at)
             self._left -= len(self._ready)
         chunk, self._ready = self._ready[:size], self._ready[size:]
         return chunk

@@ -42,12 +42,15 @@ class Flow:
 
     def finish(self) -> None:
         """Nothing more will be written: the transport may close once all has been sent."""
-        self._transport.unregisterProducer()
-        self._wake()
+        if not self._lost:
+            self._transport.unregisterProducer()
+            self._wake()
 
     def lost(self) -> None:
         """The connection is gone: whoever waits is told by `CancelledError`."""
         self.open, self._lost = False, True
+        # Nothing may keep the session alive by way of this object: a listing can be large.
+        del self._transport, self._on_open
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.cancel()

@@ -16,11 +16,12 @@ from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.mail import pop3
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 import qmailldap
 from qmailldap.interfaces import IMaildrop
@@ -69,6 +70,7 @@ class _CommandRefused(Exception):
     """A command that is answered with -ERR and the text given; the session goes on."""
 
 
+@implementer(IHalfCloseableProtocol)
 class POP3(pop3.POP3):
     """One POP3 session.
 
@@ -97,10 +99,11 @@ class POP3(pop3.POP3):
         self._working = False
         self._answering = False
         self._reading = True
+        self._login: Deferred[Any] | None = None
+        # The client has closed its side: what it sent before is still answered.
+        self._all_read = False
         # Why no further command is answered; empty while they are.
         self._ended = ""
-
-    # The connection
 
     def connectionMade(self) -> None:
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
@@ -115,7 +118,17 @@ class POP3(pop3.POP3):
         if self.mbox is not None and self._ended != "quit":
             self._log_out(deleted=0)
         self._flow.lost()
+        if self._login is not None:
+            self._login.cancel()
         super().connectionLost(reason)
+
+    def readConnectionLost(self) -> None:
+        """The client will send no more; it may still be waiting for answers."""
+        self._all_read = True
+        self._work()
+
+    def writeConnectionLost(self) -> None:
+        """Never of itself: only we close our side, and then both."""
 
     def timeoutConnection(self) -> None:
         """The client has been silent for too long: close without a word, as RFC 1939 wants it."""
@@ -133,8 +146,6 @@ class POP3(pop3.POP3):
             int(self._clock.seconds()),
             self._hostname.encode("ascii", "replace"),
         )
-
-    # From octets to commands
 
     def dataReceived(self, data: bytes) -> None:
         if not self._ended:
@@ -154,21 +165,24 @@ class POP3(pop3.POP3):
         if self._working:
             return
         self._working = True
-        turns = self._limits.turn
-        while self._may_answer():
-            if turns == 0:
-                self._answering = True
-                self._clock.callLater(0, self._next_turn)
+        for _ in range(self._limits.turn):
+            if not self._may_answer():
                 break
-            turns -= 1
             try:
                 line = self._lines.next_line()
             except LineTooLong:
                 self.failResponse(b"line too long")
                 continue
             if line is None:
+                if self._all_read:
+                    self._ended = "disconnected"
+                    self._hang_up()
                 break
             self.lineReceived(line)
+        else:
+            if self._may_answer():
+                self._answering = True
+                self._clock.callLater(0, self._next_turn)
         self._working = False
         self._read_or_not()
 
@@ -182,7 +196,7 @@ class POP3(pop3.POP3):
     def _read_or_not(self) -> None:
         """Stop reading from a client that is far ahead of its answers, and go on when it is not."""
         reading = len(self._lines) <= self._limits.input
-        if reading != self._reading and not self._ended:
+        if reading != self._reading and not self._ended and not self._all_read:
             self._reading = reading
             if reading:
                 self.transport.resumeProducing()
@@ -195,6 +209,8 @@ class POP3(pop3.POP3):
             self.processCommand(*line.split(b" "))
         except _CommandRefused as refused:
             self.failResponse(refused.args[0])
+        except Exception:
+            self._failed(Failure())
 
     def processCommand(self, command: bytes, *args: bytes) -> None:
         """Check a command against the state and the syntax, and carry it out."""
@@ -204,7 +220,7 @@ class POP3(pop3.POP3):
             raise _CommandRefused(b"authorization first")
         if syntax is None or (self.mbox is not None and not syntax.after_login):
             raise _CommandRefused(b"unimplemented")
-        if command != b"PASS":  # whose blanks are part of the password
+        if command not in (b"USER", b"PASS"):  # whose blanks are part of the argument
             args = tuple(word for word in args if word)
         if not syntax.least <= len(args) <= syntax.most:
             raise _CommandRefused(b"syntax error")
@@ -232,8 +248,6 @@ class POP3(pop3.POP3):
         self._flow.finish()
         self.transport.loseConnection()
 
-    # Before login
-
     def listCapabilities(self) -> list[bytes]:
         return [
             b"TOP",
@@ -251,7 +265,10 @@ class POP3(pop3.POP3):
         self.transport.write(b"\r\n".join(lines))
 
     def do_USER(self, user: bytes, *words: bytes) -> None:
-        self._userIs = b" ".join((user, *words))
+        name = b" ".join((user, *words)).lstrip(b" ")
+        if not name:
+            raise _CommandRefused(b"syntax error")
+        self._userIs = name
         self.successResponse(b"")
 
     def do_PASS(self, password: bytes, *words: bytes) -> None:
@@ -261,8 +278,11 @@ class POP3(pop3.POP3):
         self._answer(self._log_in(user, b" ".join((password, *words))))
 
     async def _log_in(self, user: bytes, password: bytes) -> None:
+        self._login = self.authenticateUserPASS(user, password)
         try:
-            _, maildrop, logout = await self.authenticateUserPASS(user, password)
+            _, maildrop, logout = await self._login
+        except CancelledError:
+            return  # The client has gone.
         except LoginRefused as refused:
             self._login_refused(user, refused)
         except UnauthorizedLogin as error:
@@ -274,9 +294,9 @@ class POP3(pop3.POP3):
             if self._ended:
                 logout()
                 return
+            self._login = None
             self.mbox, self._onLogout = maildrop, logout
-            sizes = maildrop.listMessages()
-            self._session.logged_in(user, len(sizes), sum(sizes))
+            self._session.logged_in(user, *maildrop.dropListing())
             self.successResponse(b"")
 
     def _login_refused(self, user: bytes, refused: LoginRefused) -> None:
@@ -286,7 +306,7 @@ class POP3(pop3.POP3):
         shown = refused.shown.outcome
         self.failResponse(f"[{shown.code}] {shown.text}".encode("ascii"))
         if self._session.failed_logins >= self._limits.failed_logins:
-            self._ended = "failed logins"
+            self._ended = "failed-logins"
             self._hang_up()
 
     def authenticateUserPASS(
@@ -295,29 +315,24 @@ class POP3(pop3.POP3):
         login = self.portal.login(UsernamePassword(user, password), None, IMaildrop)
         return cast("Deferred[tuple[type[IMaildrop], Any, Callable[[], None]]]", login)
 
-    # After login
-
     def do_STAT(self) -> None:
-        sizes = self.mbox.listMessages()
-        deleted = sum(map(self.mbox.isDeleted, range(len(sizes))))
-        self.successResponse(b"%d %d" % (len(sizes) - deleted, sum(sizes)))
+        self.successResponse(b"%d %d" % self.mbox.dropListing())
 
     def do_LIST(self, i: bytes | None = None) -> None:
-        self._list(i, lambda index, size: b"%d" % size)
+        self._list(i, lambda index: b"%d" % self.mbox.listMessages(index))
 
     def do_UIDL(self, i: bytes | None = None) -> None:
-        self._list(i, lambda index, size: cast(bytes, self.mbox.getUidl(index)))
+        self._list(i, self.mbox.getUidl)
 
-    def _list(self, number: bytes | None, fact: Callable[[int, int], bytes]) -> None:
+    def _list(self, number: bytes | None, fact: Callable[[int], bytes]) -> None:
         """Answer with one fact of each message that is not deleted, or of the one asked for."""
-        sizes = self.mbox.listMessages()
         if number is not None:
             index = self._index(number)
-            self.successResponse(b"%d %b" % (index + 1, fact(index, sizes[index])))
+            self.successResponse(b"%d %b" % (index + 1, fact(index)))
         else:
             lines = (
-                b"%d %b\r\n" % (index + 1, fact(index, size))
-                for index, size in enumerate(sizes)
+                b"%d %b\r\n" % (index + 1, fact(index))
+                for index in range(self.mbox.messageCount())
                 if not self.mbox.isDeleted(index)
             )
             self._answer(self._send(_in_chunks(b"+OK \r\n", lines, b".\r\n", self._limits.chunk)))
@@ -345,7 +360,7 @@ class POP3(pop3.POP3):
         try:
             message = await self.mbox.getMessage(index)
             stuffer = DotStuffer()
-            data = b"+OK \r\n"
+            data, unsent = b"+OK \r\n", 0
             complete = False
             while not complete:
                 chunk = message.readChunk()
@@ -358,18 +373,19 @@ class POP3(pop3.POP3):
                     chunk = top.take(chunk)
                     complete = complete or top.complete
                 content = stuffer.encode(chunk)
-                self._session.octets += len(content)
+                unsent += len(content)
                 data += content
                 if complete:
                     data += stuffer.finish()
                 if complete or len(data) >= self._limits.chunk:
                     await self._flow.opened()
                     self.transport.write(data)
-                    begun, data = True, b""
+                    self._session.octets += unsent
+                    begun, data, unsent = True, b"", 0
         except (Busy, OSError) as error:
             self._session.message_failed(self.mbox.getUidl(index), str(error))
             if begun:
-                self._ended = self._ended or "message failed"
+                self._ended = self._ended or "message-failed"
                 self.transport.abortConnection()
             elif not self._ended:
                 self.failResponse(b"unable to open that message")
@@ -406,12 +422,14 @@ class POP3(pop3.POP3):
 
     async def _update(self) -> None:
         """The UPDATE state: only here a mailbox is changed."""
-        sizes = self.mbox.listMessages()
-        marked = sum(map(self.mbox.isDeleted, range(len(sizes))))
+        marked = self.mbox.messageCount() - self.mbox.dropListing()[0]
         try:
             kept = await self.mbox.sync()
-        except Exception:
-            self._session.failed("update")
+        except Exception as error:
+            if isinstance(error, (Busy, OSError)):
+                self._session.not_updated(str(error))
+            else:
+                self._session.failed("update")
             kept = marked
             self.failResponse(b"[SYS/TEMP] unable to update the mailbox")
         else:
@@ -423,15 +441,14 @@ class POP3(pop3.POP3):
         self._hang_up()
 
     def _log_out(self, deleted: int) -> None:
-        messages = len(self.mbox.listMessages())
-        self._session.logged_out(self._ended, deleted, messages - deleted)
+        self._session.logged_out(self._ended, deleted, self.mbox.messageCount() - deleted)
 
     def _index(self, number: bytes) -> int:
         """The index of the message that a client calls by this number."""
         counted = _number(number)
         if counted == 0:
             raise _CommandRefused(b"messages are counted from 1")
-        if counted > len(self.mbox.listMessages()):
+        if counted > self.mbox.messageCount():
             raise _CommandRefused(b"not that many messages")
         if self.mbox.isDeleted(counted - 1):
             raise _CommandRefused(b"already deleted")

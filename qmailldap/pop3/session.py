@@ -36,7 +36,9 @@ class Session:
     def peer(self) -> str:
         """The client's address without its port; UNIX sockets and the like have none."""
         if self._peer is None:
-            self._peer = str(getattr(self.find_peer(), "host", None) or "local")
+            host = str(getattr(self.find_peer(), "host", None) or "local")
+            # A proxy may say anything here.
+            self._peer = printable(host.encode("utf-8", "backslashreplace"))
         return self._peer
 
     def logged_in(self, user: bytes, messages: int, octets: int) -> None:
@@ -84,6 +86,15 @@ class Session:
             what=what,
             user=printable(self.user if user is None else user),
             peer=self.peer,
+        )
+
+    def not_updated(self, problem: str) -> None:
+        """QUIT could not do its work; nothing was lost, and the client was told."""
+        self.log.warn(
+            "update user={user} peer={peer} problem={problem}",
+            user=printable(self.user),
+            peer=self.peer,
+            problem=printable(problem.encode("utf-8", "replace")),
         )
 
     def message_failed(self, uid: bytes, problem: str) -> None:

@@ -152,6 +152,10 @@ class Conversation:
             pass
         return received
 
+    def half_close(self) -> None:
+        """Send no more, but go on listening."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def hang_up(self) -> None:
         """Close in order; the server finds the end of the stream."""
         self._received.close()

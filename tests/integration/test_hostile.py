@@ -8,12 +8,28 @@ import resource
 
 from twisted.internet.threads import deferToThread
 
-from .clients import Conversation
+from .clients import Conversation, converse
 from .mailboxes import BIG_MESSAGE, MESSAGES, as_lines
 from .processes import wait_until
 from .site import PASSWORD, SiteTestCase
 
 LOGIN = f"USER joe\r\nPASS {PASSWORD}\r\n".encode()
+
+
+class HalfCloseTests(SiteTestCase):
+    async def test_what_was_asked_before_the_client_closed_its_side_is_answered(self) -> None:
+        self.user("joe", messages=[MESSAGES["plain"]])
+        await self.start()
+
+        def session(connection: Conversation) -> bytes:
+            connection.send(f"USER joe\r\nPASS {PASSWORD}\r\nSTAT\r\nRETR 1\r\n".encode())
+            connection.half_close()
+            return connection.rest()
+
+        for _ in range(5):
+            answers = await converse(self.server.port, session)
+            self.assertEqual(answers.count(b"+OK"), 4)
+            self.assertTrue(answers.endswith(b"how are you?\r\n.\r\n"), answers)
 
 
 class HostileTests(SiteTestCase):

@@ -121,6 +121,16 @@ class ListingTests(MailboxTestCase):
         self.assertEqual([1, 0, 5], mailbox.listMessages())
         self.assertFalse(mailbox.isDeleted(2))
 
+    def test_the_drop_listing_keeps_up_with_the_marks(self) -> None:
+        mailbox = self.mailbox()
+        self.assertEqual((3, (3, 6)), (mailbox.messageCount(), mailbox.dropListing()))
+        mailbox.deleteMessage(2)
+        mailbox.deleteMessage(2)
+        mailbox.deleteMessage(1)
+        self.assertEqual((3, (1, 1)), (mailbox.messageCount(), mailbox.dropListing()))
+        mailbox.undeleteMessages()
+        self.assertEqual((3, 6), mailbox.dropListing())
+
     def test_the_list_given_is_the_callers(self) -> None:
         mailbox = self.mailbox()
         mailbox.listMessages().clear()

@@ -118,6 +118,14 @@ class ChangeTests(MessageTestCase):
             self.failed(message.readChunk(), MessageChanged)
             self.assertFalse(message.holds_file)
 
+    def test_a_file_that_shrinks_and_grows_again_is_an_error(self) -> None:
+        message = self.message(b"x" * (2 * CHUNK))
+        self.chunk(message)
+        os.truncate(self.file, CHUNK)
+        os.truncate(self.file, 2 * CHUNK)
+        os.utime(self.file, (0, 0))
+        self.failed(message.readChunk(), MessageChanged)
+
     def test_a_stock_reader_learns_of_it_too(self) -> None:
         message = self.message(b"x" * (2 * CHUNK))
         message.read(CHUNK)

@@ -71,6 +71,13 @@ class Maildrop:
             raise ValueError(index)
         return self._size(index)
 
+    def messageCount(self) -> int:
+        return len(self.messages)
+
+    def dropListing(self) -> tuple[int, int]:
+        left = [each for each in range(len(self.messages)) if each not in self.deleted]
+        return len(left), sum(map(self._size, left))
+
     def isDeleted(self, index: int) -> bool:
         return index in self.deleted
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.logger import Logger, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -127,13 +133,22 @@ class BeforeLoginTests(SynchronousTestCase):
         self.assertEqual(answer, b"+OK \r\n-ERR [SYS/TEMP] temporary error\r\n")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_a_client_that_leaves_during_its_login_leaves_no_open_mailbox(self) -> None:
+    def test_the_login_of_a_client_that_leaves_is_given_up(self) -> None:
         server = Server(b"one")
         held: Deferred[None] = Deferred()
         server.realm.held = held
         server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
         server.protocol.connectionLost(Failure(ConnectionDone()))
-        held.callback(None)
+        self.assertTrue(held.called)
+        self.assertIsNone(server.protocol.mbox)
+        self.assertEqual(server.clock.getDelayedCalls(), [])
+
+    def test_a_login_that_cannot_be_given_up_leaves_no_open_mailbox(self) -> None:
+        server = Server(b"one")
+        held: Deferred[None] = Deferred(lambda deferred: deferred.callback(None))
+        server.realm.held = held
+        server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
+        server.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(server.maildrop.closed, 1)
         self.assertEqual(server.clock.getDelayedCalls(), [])
 
@@ -265,6 +280,8 @@ class SessionTests(SynchronousTestCase):
         updated.callback(0)
         self.assertEqual(server.answers(), b"+OK \r\n")
         self.assertTrue(server.transport.disconnecting)
+        # With a producer registered, a real transport would wait for it before it closes.
+        self.assertIsNone(server.transport.producer)
 
     def test_quit_says_so_when_messages_were_not_removed(self) -> None:
         server = self.server()
@@ -275,12 +292,14 @@ class SessionTests(SynchronousTestCase):
         )
 
     def test_an_update_that_fails_is_not_reported_as_success(self) -> None:
-        server = self.server()
-        server.maildrop.sync_result = lambda: fail(OSError("the disk"))
-        self.assertEqual(
-            server.say(b"QUIT\r\n"), b"-ERR [SYS/TEMP] unable to update the mailbox\r\n"
-        )
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        for fault, logged in ((OSError("the disk"), 0), (Busy("full"), 0), (ValueError(), 1)):
+            server = self.server()
+            server.maildrop.sync_result = partial(fail, fault)
+            self.assertEqual(
+                server.say(b"QUIT\r\n"), b"-ERR [SYS/TEMP] unable to update the mailbox\r\n"
+            )
+            # Only what is a fault of ours leaves a traceback.
+            self.assertEqual(len(self.flushLoggedErrors()), logged)
 
     def test_only_quit_updates(self) -> None:
         server = self.server()
@@ -395,7 +414,9 @@ class FlowTests(SynchronousTestCase):
         server.clock.advance(1199)
         self.assertFalse(server.transport.aborted)
         server.say(b"NOOP\r\n")
-        server.clock.advance(1200)
+        server.clock.advance(1199)
+        self.assertFalse(server.transport.aborted)
+        server.clock.advance(1)
         self.assertTrue(server.transport.aborted)
         self.assertEqual((server.answers(), server.maildrop.synced), (b"", 0))
 
@@ -458,6 +479,82 @@ class FlowTests(SynchronousTestCase):
         self.assertLessEqual(server.maildrop.synced, int(said_quit))
 
 
+class HalfCloseTests(SynchronousTestCase):
+    """A client may close its side and wait for the answers: printf ... | nc -N."""
+
+    def test_it_is_told_to_the_protocol(self) -> None:
+        self.assertTrue(IHalfCloseableProtocol.providedBy(Server().protocol))
+
+    def test_what_was_asked_before_is_answered_and_then_the_connection_closed(self) -> None:
+        server = Server(b"one\n")
+        held: Deferred[None] = Deferred()
+        server.realm.held = held
+        server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\nSTAT\r\nRETR 1\r\nST")
+        server.protocol.readConnectionLost()
+        self.assertFalse(server.transport.disconnecting)
+        held.callback(None)
+        server.turn()
+        self.assertEqual(server.answers(), b"+OK \r\n+OK 1 4\r\n+OK \r\none\r\n.\r\n")
+        self.assertTrue(server.transport.disconnecting)
+        self.assertEqual(server.maildrop.synced, 0)
+
+    def test_a_quit_before_it_updates(self) -> None:
+        server = Server(b"one\n").log_in()
+        server.protocol.dataReceived(b"DELE 1\r\nQUIT\r\n")
+        server.protocol.readConnectionLost()
+        self.assertEqual(server.answers(), b"+OK \r\n+OK \r\n")
+        self.assertEqual(server.maildrop.synced, 1)
+
+    def test_with_nothing_asked_the_connection_is_closed_at_once(self) -> None:
+        server = Server(b"one\n").log_in()
+        server.protocol.readConnectionLost()
+        self.assertTrue(server.transport.disconnecting)
+        self.assertEqual(server.maildrop.synced, 0)
+
+
+class LargeMailboxTests(SynchronousTestCase):
+    def test_no_command_on_one_message_looks_at_all_of_them(self) -> None:
+        server = Server(*[b"x\n"] * 10).log_in()
+        one = server.maildrop.listMessages
+
+        def only_one(index: int | None = None) -> object:
+            assert index is not None, "the whole mailbox was looked at"
+            return one(index)
+
+        server.maildrop.listMessages = only_one  # type: ignore[method-assign]
+        self.patch(server.maildrop, "isDeleted", Counted(server.maildrop.isDeleted))
+        answer = server.say(b"STAT\r\nLIST 3\r\nUIDL 3\r\nRETR 3\r\nTOP 3 0\r\nDELE 3\r\nSTAT\r\n")
+        self.assertNotIn(b"-ERR", answer)
+        self.assertLess(server.maildrop.isDeleted.calls, 10)  # type: ignore[attr-defined]
+
+    def test_a_session_that_has_ended_is_freed_at_once(self) -> None:
+        # A listing is large, and the garbage collector may take its time.
+        for farewell in (b"", b"RETR 1\r\n", b"USER x\r\n", b"DELE 1\r\nQUIT\r\n"):
+            server = Server(b"one\n").log_in()
+            server.say(farewell)
+            gc.collect()
+            gc.disable()
+            try:
+                session = weakref.ref(server.protocol)
+                server.protocol.connectionLost(Failure(ConnectionDone()))
+                del server.protocol, server.transport.producer
+                self.assertIsNone(session(), farewell)
+            finally:
+                gc.enable()
+
+
+class Counted:
+    """A function that knows how often it was called."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.calls = 0
+        self._function = function
+
+    def __call__(self, *args: object) -> Any:
+        self.calls += 1
+        return self._function(*args)
+
+
 class LogTests(SynchronousTestCase):
     """The lines of one session; what may stand in them is for tests.test_printable."""
 
@@ -500,6 +597,21 @@ class LogTests(SynchronousTestCase):
         self.server.transport.peerAddr = IPv4Address("TCP", "192.0.2.7", 1)
         self.server.log_in()
         self.assertIn("peer=192.0.2.7", self.events[0])
+
+    def test_a_message_that_cannot_be_opened_is_a_line(self) -> None:
+        self.server.maildrop.gone.add(0)
+        self.server.log_in().say(b"RETR 1\r\n")
+        self.assertEqual(self.events[1], "message user=joe peer=192.168.1.1 uid=uid-0 problem=gone")
+
+    def test_an_update_that_fails_is_a_line(self) -> None:
+        self.server.maildrop.sync_result = lambda: fail(OSError("no disk"))
+        self.server.log_in().say(b"QUIT\r\n")
+        self.assertEqual(self.events[1], 'update user=joe peer=192.168.1.1 problem="no disk"')
+
+    def test_a_proxy_cannot_forge_a_line(self) -> None:
+        self.server.transport.peerAddr = IPv4Address("TCP", "9.9.9.9\x1b\nlogin", 1)
+        self.server.log_in()
+        self.assertIn('peer="9.9.9.9\\x1b\\x0alogin"', self.events[0])
 
     def test_a_name_cannot_forge_a_line(self) -> None:
         self.server.say(b"USER a\x1b[2J\rlogin user=b\r\nPASS x\r\n")
