@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from importlib import resources
@@ -57,21 +58,26 @@ def prepare(directory: Path) -> None:
         "me": "localhost",
         "ldapbasedn": "dc=example,dc=org",
         "ldapobjectclass": "qmailUser",
-        "ldapmessagestore": str(directory / "mail"),
         "ldapuid": str(max(os.getuid(), LOWEST_ID)),
         "ldapgid": str(max(os.getgid(), LOWEST_ID)),
     }
     for name, fact in facts.items():
         _write_once(control / name, fact.encode() + b"\n")
+    # Not once: the directory may have been moved.
+    (control / "ldapmessagestore").write_text(f"{directory / 'mail'}\n")
     ldif = resources.files(__package__).joinpath("demo.ldif").read_bytes()
     _write_once(directory / "directory.ldif", ldif)
     for user, messages in MAIL.items():
         maildir = directory / "mail" / user / "Maildir"
         if not maildir.exists():
+            # Under another name until it is whole: a start may be interrupted.
+            unfinished = maildir.with_name("Maildir.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
             for name in ("tmp", "new", "cur"):
-                (maildir / name).mkdir(parents=True, mode=0o700)
+                (unfinished / name).mkdir(parents=True, mode=0o700)
             for number, message in enumerate(messages):
-                _deliver(maildir, number, message)
+                _deliver(unfinished, number, message)
+            unfinished.rename(maildir)
 
 
 def _write_once(path: Path, content: bytes) -> None:

@@ -41,6 +41,20 @@ class PrepareTests(SynchronousTestCase):
             new = sorted((self.directory / "mail" / user / "Maildir" / "new").iterdir())
             self.assertEqual([path.read_bytes() for path in new], list(messages))
 
+    def test_a_directory_that_was_moved_is_still_of_use(self) -> None:
+        moved = self.directory.with_name(self.directory.name + "-moved")
+        self.directory.rename(moved)
+        prepare(moved)
+        store = (moved / "control" / "ldapmessagestore").read_text()
+        self.assertEqual(store, f"{moved}/mail\n")
+
+    def test_a_start_that_was_interrupted_leaves_no_half_filled_mailbox(self) -> None:
+        home = self.directory / "mail" / "bob"
+        (home / "Maildir").rename(home / "Maildir.unfinished")
+        next((home / "Maildir.unfinished" / "new").iterdir()).unlink()
+        prepare(self.directory)
+        self.assertEqual(len(list((home / "Maildir" / "new").iterdir())), len(MAIL["bob"]))
+
     def test_a_second_time_changes_nothing(self) -> None:
         (self.directory / "mail" / "bob" / "Maildir" / "new").joinpath("more").write_bytes(b"x")
         (self.directory / "control" / "me").write_text("renamed\n")
