@@ -20,9 +20,12 @@ from zope.interface import implementer
 from qmailldap.interfaces import IMaildrop
 from qmailldap.maildir.message import OpenMessage, StoredMessage, open_message
 from qmailldap.maildir.storage import Failures, Listing, Maildir
+from qmailldap.printable import printable
 from qmailldap.threads import Offload
 
 __all__ = ["MaildirMailbox", "open_mailbox"]
+
+_log = Logger(namespace="qmailldap.maildir")
 
 
 async def open_mailbox(
@@ -36,8 +39,7 @@ async def open_mailbox(
     maildir = Maildir(os.fsencode(path), time=time)
     not_cleaned, listing = await offload(_begin, maildir)
     mailbox = MaildirMailbox(offload, maildir, listing)
-    if not_cleaned.count:
-        mailbox._warn("{count} old files of tmp/ could not be removed", not_cleaned)
+    mailbox._warn("not-cleaned", not_cleaned)
     return mailbox
 
 
@@ -48,8 +50,6 @@ def _begin(maildir: Maildir) -> tuple[Failures, Listing]:
 @implementer(IMaildrop)
 class MaildirMailbox:
     """A Maildir as one session sees it: the messages that were there when it was opened."""
-
-    _log = Logger()
 
     def __init__(self, offload: Offload, maildir: Maildir, listing: Listing) -> None:
         self._offload = offload
@@ -171,22 +171,25 @@ class MaildirMailbox:
             self._open.append(weakref.ref(message))
         asked.callback(message)
 
-    def _finished(self, result: Failures | Failure) -> None:
+    def _finished(self, result: tuple[Failures, Failures] | Failure) -> None:
         waiting, self._syncing = self._syncing, []
         if isinstance(result, Failure):
             for asked in waiting:
                 asked.errback(result)
             return
-        self._synced = result.count
-        if result.count:
-            self._warn("{count} marked messages could not be removed", result)
+        not_removed, not_moved = result
+        self._warn("not-removed", not_removed)
+        self._warn("not-moved-to-cur", not_moved)
+        self._synced = not_removed.count
         for asked in waiting:
-            asked.callback(result.count)
+            asked.callback(not_removed.count)
 
-    def _warn(self, text: str, failures: Failures) -> None:
-        self._log.warn(
-            "{path}: " + text + ": {first}",
-            path=self._maildir.path,
-            count=failures.count,
-            first=failures.first,
-        )
+    def _warn(self, problem: str, failures: Failures) -> None:
+        if failures.count:
+            _log.warn(
+                "mailbox path={path} problem={problem} count={count} first={first}",
+                path=printable(self._maildir.path),
+                problem=problem,
+                count=failures.count,
+                first=printable(os.fsencode(failures.first)),
+            )

@@ -16,9 +16,9 @@ __all__ = ["Folders", "Row", "read_messages", "regular_files"]
 Folders = Mapping[bytes, int]
 """The descriptors of new and cur, in the order they must be read, without one that is missing."""
 
-Row = tuple[int, bytes, int, bytes]
-"""What is learned of a message: the number it is ordered by, unique name, size in octets, and its
-file relative to the Maildir. The order of rows is that of the listing.
+Row = tuple[int, bytes, int, bytes, int]
+"""What is learned of a message: the number it is ordered by, unique name, size in octets, its file
+relative to the Maildir, and its inode number. The order of rows is that of the listing.
 """
 
 _ATTEMPTS = 3
@@ -66,7 +66,7 @@ def _read(folders: Folders) -> tuple[dict[bytes, Row], frozenset[bytes]]:
                 # The lesser name is listed: the one in cur/ before the one in new/.
                 if rows[unique][3] < file:
                     continue
-            rows[unique] = number, unique, size, file
+            rows[unique] = number, unique, size, file, entry.inode()
     return rows, frozenset(twice)
 
 

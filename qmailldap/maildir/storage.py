@@ -98,6 +98,7 @@ class Maildir:
         # Replaced as a whole and never changed in place: an `open` in one thread may look while a
         # `finish` in another works. None is a message that is gone.
         self._files: Sequence[bytes | None] = ()
+        self._inodes: array[int] = array("Q")
         self._ambiguous: frozenset[bytes] = frozenset()
 
     def clean_tmp(self) -> Failures:
@@ -133,6 +134,7 @@ class Maildir:
         in_order = sorted(rows.values())
         files = tuple([row[3] for row in in_order])
         self._files = files
+        self._inodes = array("Q", [row[4] for row in in_order])
         return Listing(
             files=files,
             sizes=array("q", [row[2] for row in in_order]),
@@ -158,16 +160,15 @@ class Maildir:
                 self._find_again()
         raise FileNotFoundError(errno.ENOENT, "the message is gone", self.path)
 
-    def finish(self, deleted: Set[int]) -> Failures:
+    def finish(self, deleted: Set[int]) -> tuple[Failures, Failures]:
         """The UPDATE state: remove the messages ``deleted``, move the others from new/ to cur/.
 
-        Tells what could not be removed; one that somebody else removed counts as removed. A message
-        that cannot be moved stays in new/, which is no failure. May be done again.
+        Tells what could not be removed, and what could not be moved. A message that somebody else
+        removed counts as removed; one that cannot be moved stays in new/, which does no harm. May
+        be done again.
         """
         with self._folders() as folders:
-            failures = self._remove(folders, deleted)
-            self._move_new(folders, deleted)
-        return failures
+            return self._remove(folders, deleted), self._move_new(folders, deleted)
 
     def _remove(self, folders: Folders, deleted: Set[int]) -> Failures:
         # Only the listed file of a message is unlinked. Another file of the same unique name was
@@ -200,10 +201,11 @@ class Maildir:
             failures = failures.and_one(self._files[index] or b"", lost)
         return failures
 
-    def _move_new(self, folders: Folders, deleted: Set[int]) -> None:
+    def _move_new(self, folders: Folders, deleted: Set[int]) -> Failures:
+        failures = Failures()
         new, cur = folders.get(b"new"), folders.get(b"cur")
         if new is None or cur is None:
-            return
+            return failures
         files = list(self._files)
         for index, file in enumerate(files):
             if file is None or not file.startswith(b"new/") or index in deleted:
@@ -215,9 +217,12 @@ class Maildir:
                 if not _exists(cur, target):
                     os.rename(name, target, src_dir_fd=new, dst_dir_fd=cur)
                     files[index] = b"cur/" + target
-            except OSError:
-                continue
+            except FileNotFoundError:
+                continue  # Somebody else has moved or removed it.
+            except OSError as error:
+                failures = failures.and_one(file, error)
         self._files = files
+        return failures
 
     def _open_file(self, file: bytes) -> tuple[int, int]:
         folder = self._open_folder(file[:3])
@@ -241,19 +246,29 @@ class Maildir:
     def _locate(self, folders: Folders) -> None:
         """Learn where the messages are now, all of them at once.
 
-        A unique name that is there twice, or was at the scan, is not looked up: which file the
-        client was shown cannot be told, and the wrong one might be deleted.
+        A unique name that is there twice, or was at the scan, or that another file bears by now, is
+        not looked up: the wrong message might be deleted.
         """
         rows, twice = read_messages(folders)
-        self._ambiguous |= twice
+        ambiguous = set(self._ambiguous | twice)
 
-        def place(file: bytes) -> bytes | None:
+        def place(file: bytes, inode: int) -> bytes | None:
             unique = _unique_name(file)
-            if unique in self._ambiguous:
+            if unique in ambiguous:
                 return file
-            return rows[unique][3] if unique in rows else None
+            if unique not in rows:
+                return None
+            # A file keeps its inode when it is renamed.
+            if rows[unique][4] != inode:
+                ambiguous.add(unique)
+                return file
+            return rows[unique][3]
 
-        self._files = [None if file is None else place(file) for file in self._files]
+        self._files = [
+            None if file is None else place(file, inode)
+            for file, inode in zip(self._files, self._inodes, strict=True)
+        ]
+        self._ambiguous = frozenset(ambiguous)
 
     @contextmanager
     def _folders(self) -> Iterator[Folders]:

@@ -18,7 +18,7 @@ class Killed(BaseException):
 
 class FinishTests(MaildirTestCase):
     def finish(self, *deleted: int) -> int:
-        return self.maildir.finish(frozenset(deleted)).count
+        return self.maildir.finish(frozenset(deleted))[0].count
 
     def assert_files(self, *names: str) -> None:
         self.assertEqual(sorted(names), sorted(files_of(self.path)))
@@ -137,7 +137,7 @@ class FinishTests(MaildirTestCase):
             deliver(self.path, name)
         self.scan()
         self.refuse("unlink", errno.EACCES, b"1.a:2,", b"3.c:2,")
-        failures = self.maildir.finish(frozenset({0, 1, 2}))
+        failures, _ = self.maildir.finish(frozenset({0, 1, 2}))
         self.assertEqual(2, failures.count)
         self.assertIn("Permission denied", failures.first)
         self.assert_files("cur/1.a:2,", "cur/3.c:2,", "cur/4.d:2,")
@@ -157,12 +157,22 @@ class FinishTests(MaildirTestCase):
         self.assertEqual(1, self.finish(0))
         self.assert_files("new/1.a")
 
-    def test_a_failed_move_is_no_failure(self) -> None:
+    def test_another_file_under_the_same_unique_name_is_not_taken_for_the_message(self) -> None:
+        path = deliver(self.path, "cur/1.a:2,", b"message")
+        self.scan()
+        deliver(self.path, "cur/1.a:2,S", b"other")
+        path.unlink()
+        self.assertEqual(1, self.finish(0))
+        self.assertEqual({"cur/1.a:2,S": b"other"}, files_of(self.path))
+
+    def test_a_failed_move_is_no_failure_but_is_told(self) -> None:
         for name in ("new/1.a", "new/2.b"):
             deliver(self.path, name)
         self.scan()
         self.refuse("rename", errno.EACCES, b"1.a")
-        self.assertEqual(0, self.finish())
+        not_removed, not_moved = self.maildir.finish(frozenset())
+        self.assertEqual((0, 1), (not_removed.count, not_moved.count))
+        self.assertIn("1.a", not_moved.first)
         self.assert_files("new/1.a", "cur/2.b:2,")
 
     def test_a_name_too_long_for_cur_stays_in_new(self) -> None:
@@ -242,7 +252,7 @@ class InterruptionTests(MaildirTestCase):
             files = again.scan().files
             numbers = [int(file[4:].partition(b".")[0]) - 1 for file in files]
             marked = frozenset(i for i, number in enumerate(numbers) if number in deleted)
-            self.assertEqual(0, again.finish(marked).count)
+            self.assertEqual(0, again.finish(marked)[0].count)
             self.assertEqual(
                 ["cur/10.c:2,S", "cur/2.n:2,", "cur/4.n:2,", "cur/5.n:2,", "cur/7.c:2,S"],
                 sorted(files_of(self.path)),

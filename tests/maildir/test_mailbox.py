@@ -89,7 +89,7 @@ class OpenMailboxTests(MailboxTestCase):
         lines = self.logged()
         self.mailbox()
         self.assertEqual(1, len(lines))
-        self.assertIn("3 old files of tmp/ could not be removed", lines[0])
+        self.assertIn("problem=not-cleaned count=3", lines[0])
         self.assertIn("Permission denied", lines[0])
 
     def test_its_faults_are_told_apart(self) -> None:
@@ -323,7 +323,7 @@ class SyncTests(MailboxTestCase):
         lines = self.logged()
         self.assertEqual(2, self.successResultOf(mailbox.sync()))
         self.assertEqual(1, len(lines))
-        self.assertIn("2 marked messages could not be removed", lines[0])
+        self.assertIn("problem=not-removed count=2", lines[0])
         self.assertIn("Permission denied", lines[0])
 
     def test_one_that_could_not_begin_may_be_asked_for_again(self) -> None:

@@ -122,7 +122,7 @@ class Sessions(RuleBasedStateMachine):
     @rule()
     def quit(self) -> None:
         before = dict(self.disk)
-        failures = self.maildir.finish(frozenset(self.marked))
+        failures, _ = self.maildir.finish(frozenset(self.marked))
         marked = {self.session[index] for index in self.marked}
         expected = {}
         for file, content in self.disk.items():

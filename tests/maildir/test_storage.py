@@ -225,7 +225,7 @@ class FaultyMailboxTests(MaildirTestCase):
         (self.path / "tmp").rmdir()
         self.assertEqual(0, self.maildir.clean_tmp().count)
         self.assertEqual((b"new/1.a",), self.scan().files)
-        self.assertEqual(0, self.maildir.finish(frozenset()).count)
+        self.assertEqual(0, self.maildir.finish(frozenset())[0].count)
         self.assertEqual({b"new/1.a"}, set(self.scan().files))
 
     def test_the_maildir_may_be_reached_through_symbolic_links(self) -> None:
