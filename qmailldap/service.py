@@ -23,7 +23,15 @@ from qmailldap.pop3 import POP3Factory
 from qmailldap.realm import MailRealm
 from qmailldap.threads import Workers
 
-__all__ = ["DEFAULT_CONTROL", "DEFAULT_LISTEN", "NAME", "Options", "POP3Service", "makeService"]
+__all__ = [
+    "DEFAULT_CONTROL",
+    "DEFAULT_LISTEN",
+    "NAME",
+    "CannotStart",
+    "Options",
+    "POP3Service",
+    "makeService",
+]
 
 NAME = "qmailldap-pop3"
 DEFAULT_CONTROL = "/var/qmail/control"
@@ -32,12 +40,26 @@ DEFAULT_LISTEN = "tcp:110"
 _WAITING_FOR_A_THREAD = 10_000
 
 
-def _count(text: str) -> int:
-    """A number of at least one, of an option."""
-    number = int(text)
-    if number < 1:
-        raise ValueError("must be 1 or more")
-    return number
+class CannotStart(SystemExit, Exception):
+    """What ends the start, with a line for the administrator.
+
+    An Exception, too, as twistd cleans up after no other kind: without, its parent process would
+    wait for ever for a daemon that cannot listen. Neither of them prints a traceback.
+    """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(f"{NAME}: {line}")
+
+
+def _count(option: str, default: int, description: str) -> list[Any]:
+    """The row of an option that is a number of at least one."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"--{option} is a number of 1 or more, not {text!r}")
+        return int(text)
+
+    return [option, None, default, description, read]
 
 
 class Options(usage.Options):
@@ -50,9 +72,9 @@ class Options(usage.Options):
     )
     optParameters = [
         ["control", "c", DEFAULT_CONTROL, "The directory with the control files"],
-        ["ldap-connections", None, 4, "Connections that searches share, for each server", _count],
-        ["mail-threads", None, 10, "Threads that work on Maildirs", _count],
-        ["hash-threads", None, 4, "Threads that compute password hashes", _count],
+        _count("ldap-connections", 4, "Connections that searches share, for each server"),
+        _count("mail-threads", 10, "Threads that work on Maildirs"),
+        _count("hash-threads", 4, "Threads that compute password hashes"),
     ]
     compData = usage.Completions(
         optActions={"control": usage.CompleteDirs(), "listen": usage.Completer()}
@@ -63,8 +85,7 @@ class Options(usage.Options):
         self["listen"] = []
 
     def opt_listen(self, endpoint: str) -> None:
-        """A Twisted server endpoint to serve POP3 on, such as tcp:110 or
-        tcp:110:interface=192.0.2.1; may be given several times [default: tcp:110]"""
+        """Server endpoint, as tcp:110:interface=192.0.2.1; may be repeated [default: tcp:110]"""
         self["listen"].append(endpoint)
 
     opt_l = opt_listen
@@ -81,7 +102,7 @@ class Options(usage.Options):
 class POP3Service(MultiService):
     """All the services of one server.
 
-    Raises ``SystemExit`` with a line for the administrator when an endpoint cannot be listened on.
+    Raises `CannotStart` when an endpoint cannot be listened on.
     """
 
     def __init__(self, control: Control) -> None:
@@ -96,7 +117,7 @@ class POP3Service(MultiService):
                 each.privilegedStartService()
             except Exception as error:
                 # What an endpoint raises depends on its kind, and all of it is an option's fault.
-                raise SystemExit(f"{NAME}: --listen {each.name}: {_shown(error)}") from None
+                raise CannotStart(f"--listen {each.name}: {_shown(error)}") from None
 
     def startService(self) -> None:
         for warning in (*self._control.warnings, *_not_yet_supported(self._control)):
@@ -141,7 +162,7 @@ def _not_yet_supported(control: Control) -> Iterator[str]:
 def makeService(options: Options, reactor: Any = None) -> IService:
     """The server that the options ask for.
 
-    Raises ``SystemExit`` with a line that names the file or the option at fault.
+    Raises `CannotStart` with a line that names the file or the option at fault.
     """
     if reactor is None:
         from twisted.internet import reactor  # twistd has chosen one by now
@@ -149,7 +170,9 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         control = read_control(options["control"])
         directory = Directory(reactor, control, connections=options["ldap-connections"])
     except ControlError as error:
-        raise SystemExit(f"{NAME}: {error}") from None
+        raise CannotStart(str(error)) from None
+    if not options["listen"]:
+        raise CannotStart("--listen: no endpoint is given")
     mail_threads = Workers(reactor, "mail", options["mail-threads"], _WAITING_FOR_A_THREAD)
     hash_threads = Workers(reactor, "hash", options["hash-threads"], _WAITING_FOR_A_THREAD)
     proof: Proof = (
@@ -173,5 +196,6 @@ def makeService(options: Options, reactor: Any = None) -> IService:
             listening.setServiceParent(server)
         except Exception as error:
             # What an endpoint's parser raises depends on its kind: bad files, bad numbers, …
-            raise SystemExit(f"{NAME}: --listen {endpoint}: {_shown(error)}") from None
+            hint = " (a colon within a value is written \\:)" if "::" in endpoint else ""
+            raise CannotStart(f"--listen {endpoint}: {_shown(error)}{hint}") from None
     return server

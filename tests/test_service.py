@@ -15,7 +15,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.pop3 import POP3Factory
-from qmailldap.service import Options, POP3Service, makeService
+from qmailldap.service import CannotStart, Options, POP3Service, makeService
 from qmailldap.threads import STOP_LIMIT
 
 ROOT = Path(__file__).parent.parent
@@ -40,8 +40,10 @@ class OptionsTests(SynchronousTestCase):
     def test_counts_are_positive(self) -> None:
         self.assertEqual(parsed("--ldap-connections", "8")["ldap-connections"], 8)
         for value in ("0", "-1", "x"):
-            with self.assertRaises(UsageError):
+            with self.assertRaises(UsageError) as caught:
                 parsed("--ldap-connections", value)
+            self.assertIn("--ldap-connections", str(caught.exception))
+            self.assertIn(value, str(caught.exception))
 
     def test_no_argument_is_taken(self) -> None:
         with self.assertRaises(UsageError):
@@ -102,6 +104,20 @@ class ServiceTests(SynchronousTestCase):
         ):
             self.assert_does_not_start("--listen " + endpoint, arguments=("--listen", endpoint))
 
+    def test_a_colon_that_should_be_written_otherwise_is_explained(self) -> None:
+        self.assert_does_not_start("\\:", arguments=("--listen", "tcp:1:interface=::1"))
+
+    def test_no_endpoint_at_all_is_an_error(self) -> None:
+        options = parsed("--control", str(self.control))
+        options["listen"] = []
+        with self.assertRaises(CannotStart) as caught:
+            makeService(options)
+        self.assertIn("--listen", str(caught.exception))
+
+    def test_twistd_takes_it_for_a_fault_and_python_for_an_orderly_end(self) -> None:
+        self.assertTrue(issubclass(CannotStart, Exception) and issubclass(CannotStart, SystemExit))
+        self.assertEqual(CannotStart("no").code, "qmailldap-pop3: no")
+
     def test_an_endpoint_that_cannot_be_listened_on_is_named(self) -> None:
         control = str(self.control)
         for endpoint in ("tcp:999999", "tcp:-5", "unix:/nowhere/socket"):
@@ -124,6 +140,7 @@ class ServiceTests(SynchronousTestCase):
     def test_what_should_be_looked_at_is_logged_at_the_start(self) -> None:
         (self.control / "ldapcluster").write_text("1\n")
         (self.control / "dirmaker").write_text("/bin/dirmaker\n")
+        (self.control / "ldaplogin").write_text("cn=pop3\n")
         (self.control / "ldappassword").write_text("secret\n")
         (self.control / "ldappassword").chmod(0o644)
         service = self.make()

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import poplib
 import shutil
+import signal
 import socket
 import ssl
+import tempfile
+from pathlib import Path
 
 from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
 
 from .certificates import write_certificate
-from .clients import Conversation, refuse_or_accept
+from .clients import Conversation, converse, refuse_or_accept
 from .mailboxes import MESSAGES
 from .ports import HOST, unused_port
 from .processes import Finished, run, wait_until
-from .server import TWISTD, Pop3Server, environment
+from .server import TWISTD, Pop3Server, environment, write_control
 from .site import PASSWORD, SiteTestCase
 
 WRONG = "-ERR [AUTH] authorization failed"
@@ -285,3 +289,49 @@ class LogTests(SiteTestCase):
         abandoned.abort()
         self.slapd.kill()
         self.assertIn("SYS/TEMP", await self.refusal_of("joe", secret))
+
+
+class DaemonTests(TestCase):
+    """twistd without -n: what starts it must learn how that went."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="qmailldap-test-"))
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        write_control(self.directory / "control", {"ldapserver": f"{HOST}:{unused_port()}"})
+        self.pidfile = self.directory / "pid"
+        self.addCleanup(self.kill)
+
+    def kill(self) -> None:
+        if self.pidfile.exists():
+            os.kill(int(self.pidfile.read_text()), signal.SIGKILL)
+
+    async def start(self, port: int) -> Finished:
+        files = [f"--pidfile={self.pidfile}", f"--logfile={self.directory / 'log'}"]
+        options = ["--control", str(self.directory / "control")]
+        listen = ["--listen", f"tcp:{port}:interface={HOST}"]
+        return await run(
+            [*TWISTD, *files, "qmailldap-pop3", *options, *listen],
+            20,
+            environment=environment(),
+            directory=self.directory,
+        )
+
+    async def test_it_leaves_a_daemon_that_listens_and_can_be_stopped(self) -> None:
+        port = unused_port()
+        started = await self.start(port)
+        self.assertEqual(started.code, 0, started.text)
+        greeting = await converse(port, lambda connection: connection.greeting)
+        self.assertTrue(greeting.startswith(b"+OK "))
+        os.kill(int(self.pidfile.read_text()), signal.SIGTERM)
+        await wait_until(lambda: not self.pidfile.exists(), 10, "the end of the daemon")
+
+    async def test_a_port_in_use_is_told_to_who_starts_it(self) -> None:
+        with socket.create_server((HOST, 0)) as taken:
+            port = taken.getsockname()[1]
+            started = await self.start(port)
+        self.assertNotEqual(started.code, 0)
+        self.assertIn("--listen", started.text)
+        self.assertFalse(self.pidfile.exists())
+        self.assertIn(f"{HOST}:{port}", (self.directory / "log").read_text())
