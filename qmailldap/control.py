@@ -31,7 +31,10 @@ _LARGEST_FILE = 1024 * 1024
 _DIGITS = re.compile(rb"[0-9]+")
 # Twisted's resolver knows no other names; "--" in third place is IDNA's, and only as in "xn--".
 _LABEL = r"(?!(?!xn)..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z", re.IGNORECASE)
+# A last label of digits only is that of an address, or of a port in the wrong place.
+_HOST_NAME = re.compile(
+    rf"(?=.{{1,253}}\Z)(?!(?:.*\.)?[0-9]+\.?\Z){_LABEL}(?:\.{_LABEL})*\.?\Z", re.IGNORECASE
+)
 
 
 class ControlError(Exception):
@@ -133,13 +136,17 @@ def read_control(directory: str | os.PathLike[str]) -> Control:
     if dot_mode not in DOT_MODES:
         raise files.error("ldapdefaultdotmode", f"{dot_mode!r} is none of {', '.join(DOT_MODES)}")
     object_class = files.line("ldapobjectclass")
+    login, password = files.line("ldaplogin") or "", files.secret("ldappassword")
+    if bool(login) != bool(password):
+        given, missing = ("ldaplogin", "ldappassword")[:: 1 if login else -1]
+        files.warn(missing, f"is missing or empty: without it, {given} makes an anonymous bind")
     return Control(
         ldapserver=ldapserver,
         me=me,
         ldapbasedn=files.line("ldapbasedn") or "",
         ldapobjectclass=object_class,
-        ldaplogin=files.line("ldaplogin") or "",
-        ldappassword=files.secret("ldappassword"),
+        ldaplogin=login,
+        ldappassword=password,
         ldaptimeout=files.number("ldaptimeout", 1, 3600, default=30),
         ldaprebind=files.flag("ldaprebind", default=False),
         ldapuid=files.id("ldapuid"),
@@ -197,10 +204,15 @@ class _Files:
         lines = (_stripped(line) for line in (self._read(name) or b"").split(b"\n"))
         return tuple(self._text(name, line) for line in lines if line and line[:1] != b"#")
 
-    def number(self, name: str, least: int, most: int, *, default: int) -> int:
-        """The digits that the first line starts with, in ``least`` … ``most``."""
+    def number(
+        self, name: str, least: int, most: int, *, default: int, unset: int | None = None
+    ) -> int:
+        """The digits that the first line starts with, in ``least`` … ``most``.
+
+        The number ``unset``, where there is one, stands for no file.
+        """
         number = self._digits(name)
-        if number is None:
+        if number is None or number == unset:
             return default
         if not least <= number <= most:
             raise self.error(name, f"{number} is out of range: {least} to {most}")
@@ -212,9 +224,7 @@ class _Files:
 
     def id(self, name: str) -> int | None:
         """A user or group id; 0 is the original's "not set"."""
-        if not self._digits(name):
-            return None
-        return self.number(name, LOWEST_ID, HIGHEST_ID, default=0)
+        return self.number(name, LOWEST_ID, HIGHEST_ID, default=0, unset=0) or None
 
     def existing(self, name: str) -> Path | None:
         """The path of the file, where there is one; it must be readable."""
@@ -226,8 +236,12 @@ class _Files:
         return path
 
     def _digits(self, name: str) -> int | None:
-        digits = _DIGITS.match(self._first_line(name) or b"")
+        line = self._first_line(name)
+        if line is None:
+            return None
+        digits = _DIGITS.match(line)
         if digits is None:
+            self.warn(name, f"{line[:80]!r} starts with no digit, and is as good as no file")
             return None
         if len(digits[0].lstrip(b"0")) > 20:
             raise self.error(name, f"a number of {len(digits[0])} digits is out of range")
@@ -286,7 +300,7 @@ def _server_address(files: _Files, word: str) -> ServerAddress:
     else:
         host, colon, port = word.partition(":")
         port = port if colon else str(LDAP_PORT)
-        if not _HOST_NAME.match(host):
+        if not (_HOST_NAME.match(host) or _is_address(host)):
             raise bad
     if not re.fullmatch("[0-9]+", port):
         raise bad

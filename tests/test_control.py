@@ -120,6 +120,22 @@ class ControlTests(SynchronousTestCase):
             self.assert_wrong(name, value, value)
         self.assert_wrong("ldaptimeout", "9" * 100_000, "100000 digits")
 
+    def test_a_number_that_is_none_is_warned_of(self) -> None:
+        for name, content in (("ldapuid", "vmail"), ("ldaptimeout", ""), ("ldaprebind", "yes")):
+            warnings = self.read(**{name: content}).warnings
+            self.assertEqual(len(warnings), 1)
+            self.assertIn(f"{name}: ", warnings[0])
+            (self.directory / name).unlink()
+
+    def test_half_of_a_bind_is_warned_of(self) -> None:
+        (warning,) = self.read(ldaplogin="cn=pop3").warnings
+        self.assertIn("/ldappassword: is missing", warning)
+        (self.directory / "ldaplogin").unlink()
+        (self.directory / "ldappassword").write_text("secret")
+        (self.directory / "ldappassword").chmod(0o600)
+        (warning,) = read_control(self.directory).warnings
+        self.assertIn("/ldaplogin: is missing", warning)
+
     def test_the_id_0_is_not_set(self) -> None:
         self.assertIsNone(self.read(ldapuid="0").ldapuid)
 
@@ -158,11 +174,13 @@ class ControlTests(SynchronousTestCase):
             "[x]",
             ":1",
             "under_score",
+            "host 3890",
+            "1.2.3.4.5",
             "ab--cd.example.org",
             "-a",
             "a..b",
         ):
-            self.assert_wrong("ldapserver", value, value)
+            self.assert_wrong("ldapserver", value, value.split()[-1])
 
     def test_an_international_name_is_one_in_its_ascii_form(self) -> None:
         control = self.read(ldapserver="xn--mnchen-3ya.example.org.")
@@ -233,7 +251,7 @@ class ControlTests(SynchronousTestCase):
             self.assertIn(str(path), str(caught.exception))
 
     def test_a_password_everyone_can_read_is_warned_of(self) -> None:
-        self.read(ldappassword="secret")
+        self.read(ldaplogin="cn=pop3", ldappassword="secret")
         path = self.directory / "ldappassword"
         path.chmod(0o644)
         (warning,) = read_control(self.directory).warnings

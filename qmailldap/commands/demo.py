@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import socket
 import sys
 import time
 from importlib import resources
@@ -94,9 +95,12 @@ def _deliver(maildir: Path, number: int, message: bytes) -> None:
 def _run(options: argparse.Namespace) -> None:
     directory = options.directory.absolute()
     try:
+        # Before anything is written: another demo may be running there.
+        with socket.create_server((_INTERFACE, options.port)):
+            pass
         prepare(directory)
     except OSError as error:
-        raise SystemExit(f"qmailldap demo: {error}") from None
+        raise SystemExit(f"qmailldap demo, {_INTERFACE}:{options.port}: {error}") from None
     globalLogBeginner.beginLoggingTo(
         [textFileLogObserver(sys.stdout)], redirectStandardIO=False, discardBuffer=True
     )
