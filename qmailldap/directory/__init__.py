@@ -9,13 +9,14 @@ of our own for the demo and for tests.
 
 from qmailldap.directory.directory import Directory
 from qmailldap.directory.embedded import EmbeddedDirectory
-from qmailldap.directory.errors import DirectoryUnavailable
+from qmailldap.directory.errors import DirectoryUnavailable, EntryTooLarge
 from qmailldap.directory.search import Search, search_filter
 
 __all__ = [
     "Directory",
     "DirectoryUnavailable",
     "EmbeddedDirectory",
+    "EntryTooLarge",
     "Search",
     "search_filter",
 ]

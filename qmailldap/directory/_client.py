@@ -21,8 +21,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTranspor
 from twisted.python.failure import Failure
 
 from qmailldap.account import Entry
-from qmailldap.directory._frames import Frame, FrameReader
-from qmailldap.directory.errors import ConnectionDropped, NotLDAP, ServerTrouble
+from qmailldap.directory._frames import MESSAGE_LIMIT, Frame, FrameReader
+from qmailldap.directory.errors import (
+    ConnectionDropped,
+    EntryTooLarge,
+    NotLDAP,
+    ServerTrouble,
+)
 from qmailldap.directory.results import Result
 from qmailldap.directory.search import ENTRIES_ASKED_FOR, SearchAnswer, entry_from_result
 
@@ -35,8 +40,23 @@ _LARGEST_MESSAGE_ID = 2**31 - 1
 _NOTICE_OF_DISCONNECTION = b"1.3.6.1.4.1.1466.20036"
 
 
+class _IntermediateResponse(pureldap.LDAPProtocolResponse):  # type: ignore[misc]  # no types
+    """RFC 4511, section 4.13, which ldaptor does not know. What it holds is not looked at."""
+
+    tag = pureber.CLASS_APPLICATION | 0x19
+
+    @classmethod
+    def fromBER(cls, tag: int, content: bytes, berdecoder: Any = None) -> _IntermediateResponse:
+        return cls()
+
+
 class _KnownTypes(pureber.BERDecoderContext):  # type: ignore[misc]  # ldaptor has no types
     """The last resort of ldaptor's decoder, which would print what it does not know and go on."""
+
+    Identities = {
+        **pureber.BERDecoderContext.Identities,
+        _IntermediateResponse.tag: _IntermediateResponse,
+    }
 
     def lookup_id(self, id: int) -> Any:
         known = super().lookup_id(id)
@@ -114,11 +134,12 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
 
     def search(self, request: Any, limit: float) -> Deferred[SearchAnswer]:
         """Make the search. Fails with TimeoutError after ``limit`` seconds, `ConnectionDropped`
-        when the connection ends before, `ServerTrouble` for an answer too large to be taken."""
+        when the connection ends before, `EntryTooLarge` for an answer too large to be taken."""
         return self._ask(request, _Search(), limit)
 
     def bind_as(self, dn: bytes, password: bytes, limit: float) -> Deferred[Result]:
-        """Bind, with nothing else under way; fails as `search` does.
+        """Bind, with nothing else under way. Fails as `search` does, but with `ServerTrouble`
+        for an answer too large. The result has no diagnostic text: some servers echo the request.
 
         A bind cannot be abandoned (RFC 4511, section 4.2.1), so giving one up ends the connection.
         """
@@ -199,10 +220,12 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
             self._heard()
             return
         if frame.octets is None:
-            self._heard()
             if operation is not None:
                 del self._operations[frame.message_id]
-                operation.done.errback(ServerTrouble("an entry larger than any login's"))
+                self.answers += 1
+            self._heard()
+            if operation is not None:
+                operation.done.errback(operation.too_large())
             return
         response = self._decoded(frame.octets)
         outcome = None if operation is None else operation.receive(response)
@@ -234,7 +257,8 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
     def _unsolicited(self, response: Any) -> None:
         """RFC 4511, section 4.4: of the notices that nobody asked for, one means anything to us."""
         if getattr(response, "responseName", None) == _NOTICE_OF_DISCONNECTION:
-            self._leave(LossKind.NOTICE, f"it is disconnecting: {_result(response)}")
+            # By its name only: the text may echo a bind that is under way.
+            self._leave(LossKind.NOTICE, f"it is disconnecting: {_result(response).name}")
 
     def _leave(self, kind: LossKind, reason: str) -> None:
         self._cut = self._clock.callLater(CLOSE_LIMIT, self._abort_transport)
@@ -276,6 +300,10 @@ class _Operation:
         """Take one message of the answer; what the operation came to when it was the last."""
         raise NotImplementedError
 
+    def too_large(self) -> Exception:
+        """What an answer means that is too large to be decoded."""
+        return ServerTrouble(f"an answer of more than {MESSAGE_LIMIT} octets")
+
 
 @attrs.define(eq=False)
 class _Search(_Operation):
@@ -292,9 +320,12 @@ class _Search(_Operation):
             # A server may ignore the size limit.
             if len(self.entries) < ENTRIES_ASKED_FOR:
                 self.entries.append(entry_from_result(response))
-        elif not isinstance(response, pureldap.LDAPSearchResultReference):
+        elif not isinstance(response, (pureldap.LDAPSearchResultReference, _IntermediateResponse)):
             raise NotLDAP(f"{type(response).__name__} to a search")
         return None
+
+    def too_large(self) -> Exception:
+        return EntryTooLarge(f"an entry of more than {MESSAGE_LIMIT} octets")
 
 
 @attrs.define(eq=False)
@@ -302,7 +333,8 @@ class _Bind(_Operation):
     def receive(self, response: Any) -> Result:
         if not isinstance(response, pureldap.LDAPBindResponse):
             raise NotLDAP(f"{type(response).__name__} to a bind")
-        return _result(response)
+        # The text is dropped here, before anyone can log it: it may echo the password.
+        return Result(_result(response).code)
 
 
 def _result(response: Any) -> Result:

@@ -5,6 +5,8 @@ pause, 1 s at first and doubling to 60 s; the first answer to an operation or to
 up again. The pause starts over when the server was up for longer than it was last left alone; one
 that comes and goes is left alone for longer each time and does not fill the log. An outage is one
 line in the log, and so is its end.
+
+Where one record may be to blame for what went wrong, the server stays up and is probed at once.
 """
 
 from __future__ import annotations
@@ -109,6 +111,11 @@ class Health:
             _log.warn(
                 "directory server {server} {complaint}", server=self._name, complaint=complaint
             )
+
+    def doubt(self) -> None:
+        """It may be down: have the probe decide, unless it is down and probed anyway."""
+        if self._up and not self._stopped:
+            self.probe()
 
     def probe(self) -> None:
         """Try it now, in the background."""

@@ -1,14 +1,19 @@
 """One directory server: its connections, what is asked on them, and what that says of the server.
 
 It is down when a connection cannot be made or bound, is silent or sends garbage, when three new
-ones in a row close on the first thing they are asked, and when it answers that it is busy or
-unavailable. Whatever is open to it is then dropped: operations under way on it move on at once.
+ones in a row close on the first thing they are asked, when it does not finish three searches in a
+row, and when it answers that it is busy or unavailable. Whatever is open to it is then dropped:
+operations under way on it move on at once.
+
+The bind of a user shows none of this, because one record must not be able to take the server away
+from everyone: where it goes wrong in one of these ways, the health's probe, a search, decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar, cast
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, succeed
@@ -20,7 +25,7 @@ from qmailldap.control import ServerAddress
 from qmailldap.directory._client import Connection, Loss, LossKind
 from qmailldap.directory._health import Health
 from qmailldap.directory._pool import Pool
-from qmailldap.directory.errors import BindRefused, ServerTrouble
+from qmailldap.directory.errors import BindRefused, EntryTooLarge, ServerTrouble
 from qmailldap.directory.results import (
     NO_SUCH_OBJECT,
     SERVER_IS_DOWN,
@@ -29,11 +34,12 @@ from qmailldap.directory.results import (
     WRONG_PASSWORD,
     Result,
 )
-from qmailldap.directory.search import ENTRIES_ASKED_FOR, Search
+from qmailldap.directory.search import ENTRIES_ASKED_FOR, Search, SearchAnswer
 
 __all__ = [
     "DROPS_IN_A_ROW",
     "SEARCHES_PER_CONNECTION",
+    "UNFINISHED_IN_A_ROW",
     "Connector",
     "Server",
     "ServerSettings",
@@ -41,6 +47,12 @@ __all__ = [
 
 DROPS_IN_A_ROW = 3
 """So many new connections close on their first operation, and the server is down."""
+
+UNFINISHED_IN_A_ROW = 3
+"""So many searches run out of time while no other is finished, and the server is down.
+
+It may talk all the while, and so not be silent: entries without an end, answers to nothing asked.
+"""
 
 SEARCHES_PER_CONNECTION = 16
 """Searches under way on one connection; more wait."""
@@ -63,12 +75,18 @@ class ServerSettings:
     attempt_limit: float
     """Seconds in which a connection is made and bound."""
 
+    @property
+    def silence_limit(self) -> float:
+        """Seconds in which a server that is asked something says something."""
+        return self.attempt_limit / 2
+
 
 class Server:
     """One server of the list.
 
     ``search`` and ``prove`` raise `ServerTrouble` when the next server should be asked, and
-    `ConnectionDropped` when this one may be asked once more, too.
+    `ConnectionDropped` when this one may be asked once more, too. ``search`` raises `EntryTooLarge`
+    when no server need be asked any more.
     """
 
     def __init__(
@@ -99,6 +117,8 @@ class Server:
         self._connections: set[Connection] = set()
         self._health = Health(clock, str(address), lambda: Deferred.fromCoroutine(self._probe()))
         self._drops = 0
+        self._finished = 0
+        self._unfinished = 0
 
     def __str__(self) -> str:
         return str(self._address)
@@ -120,9 +140,7 @@ class Server:
     async def search(self, login: bytes, limit: float) -> tuple[Entry, ...]:
         """The entries found for ``login``, at most two, had within ``limit`` seconds."""
         request = self._settings.search.request(login, limit)
-        answer = await self._with_connection(
-            self._searching, limit, lambda connection, left: connection.search(request, left)
-        )
+        answer = await self._search(request, limit)
         result = answer.result
         self._judge(result)
         if result.code == SUCCESS:
@@ -130,8 +148,9 @@ class Server:
         if result.code == SIZE_LIMIT_EXCEEDED and len(answer.entries) == ENTRIES_ASKED_FOR:
             return answer.entries
         if result.code == NO_SUCH_OBJECT:
-            self._health.complain(f"has no entry ldapbasedn: {result.name}")
-            return ()
+            base = self._settings.search.base or "(not set)"
+            self._health.complain(f"has no entry ldapbasedn, which is {base}: {result.name}")
+            raise ServerTrouble(f"it has no entry ldapbasedn: {result.name}")
         raise self._trouble("a search", result)
 
     async def prove(self, dn: bytes, password: bytes, limit: float) -> bool:
@@ -145,7 +164,10 @@ class Server:
             give_up_at - self._clock.seconds(),
             lambda connection, left: connection.bind_as(dn, password, left),
         )
-        self._judge(result)
+        if result.code in SERVER_IS_DOWN:
+            self._health.doubt()
+        else:
+            self._judge(result)
         if result.code == SUCCESS:
             return True
         if result.code in WRONG_PASSWORD:
@@ -161,8 +183,43 @@ class Server:
         closed = DeferredList([connection.closed for connection in self._connections])
         return closed.addCallback(lambda _: None)
 
+    async def _search(self, request: Any, limit: float) -> SearchAnswer:
+        """Make the search; note whether it is finished, and leave what it found to be judged."""
+
+        async def use(connection: Connection, left: float) -> SearchAnswer:
+            begun, finished = self._clock.seconds(), self._finished
+            try:
+                answer = await connection.search(request, left)
+            except (TimeoutError, CancelledError):
+                # What the end of a connection means that fell silent is for `_on_lost` to say.
+                if self._finished == finished and not connection.lost:
+                    self._not_finished(self._clock.seconds() - begun, left)
+                raise
+            except EntryTooLarge:
+                self._answered()
+                self._search_finished()
+                raise
+            self._search_finished()
+            return answer
+
+        return await self._with_connection(self._searching, limit, use)
+
+    def _search_finished(self) -> None:
+        self._finished += 1
+        self._unfinished = 0
+
+    def _not_finished(self, waited: float, limit: float) -> None:
+        """A search was given up after ``waited`` of ``limit`` seconds; no other one finished."""
+        # One that had to wait for its connection had no chance, one whose login went away was not
+        # the server's fault. A little less than the time: timers and clocks differ by rounding.
+        if waited < 0.99 * max(limit, self._settings.silence_limit):
+            return
+        self._unfinished += 1
+        if self._unfinished >= UNFINISHED_IN_A_ROW or not self.up:
+            self._failed("it does not finish searches")
+
     async def _with_connection(
-        self, pool: Pool, limit: float, use: Callable[[Connection, float], Deferred[T]]
+        self, pool: Pool, limit: float, use: Callable[[Connection, float], Awaitable[T]]
     ) -> T:
         """What ``use`` gives for a connection of the pool, both within ``limit`` seconds."""
         give_up_at = self._clock.seconds() + limit
@@ -187,6 +244,9 @@ class Server:
             result = await connection.bind_as(settings.dn, settings.password, left)
         except TimeoutError:
             raise ServerTrouble("it does not answer a bind") from None
+        except ServerTrouble:
+            connection.close()
+            raise
         if result.code == SUCCESS:
             return connection
         connection.close()
@@ -198,7 +258,7 @@ class Server:
     async def _open(self) -> Connection:
         """A connection as it is when it is made."""
         limit = self._settings.attempt_limit
-        factory = _ConnectionFactory(self._clock, limit / 2, self._on_lost)
+        factory = _ConnectionFactory(self._clock, self._settings.silence_limit, self._on_lost)
         try:
             made = self._connect(self._address, factory).addTimeout(limit, self._clock)
             connection = cast(Connection, await made)
@@ -220,17 +280,20 @@ class Server:
                 self._health.complain("sent a notice of disconnection")
             others = [other for other in (*searching, *rebinding) if other is not connection]
             silent = loss.kind is LossKind.SILENT and not _heard_since(connection.asked_at, others)
-            if loss.kind is LossKind.GARBAGE or silent:
-                self._failed(loss.reason)
-            elif loss.under_way:
+            is_down = loss.kind is LossKind.GARBAGE or silent
+            if not is_down and loss.under_way:
                 # A connection that has worked may end: servers restart, and hold it to be idle.
                 # This one has answered nothing but the bind that opened it.
                 if connection.answers == (1 if connection in searching else 0):
                     self._drops += 1
-                if self._drops >= DROPS_IN_A_ROW:
-                    self._failed(loss.reason)
+                is_down = self._drops >= DROPS_IN_A_ROW
                 self._searching.close_idle()
                 self._rebinding.close_idle()
+            if is_down and connection in searching:
+                self._failed(loss.reason)
+            elif is_down:
+                self._health.complain(f"does not answer a rebind: {loss.kind.value}")
+                self._health.doubt()
         self._searching.forget(connection)
         self._rebinding.forget(connection)
 
@@ -242,18 +305,21 @@ class Server:
         if result.code in SERVER_IS_DOWN:
             self._failed(f"it answers {result}")
         else:
-            self._drops = 0
-            self._health.answered()
+            self._answered()
+
+    def _answered(self) -> None:
+        self._drops = 0
+        self._health.answered()
 
     def _trouble(self, operation: str, result: Result) -> ServerTrouble:
-        """What to raise for an answer that is none; one that says it is down was logged before."""
-        if result.code not in SERVER_IS_DOWN:
+        """What to raise for an answer that is none; that a server is down was logged before."""
+        if self.up:
             self._health.complain(f"answers {operation} with {result.name}")
         return ServerTrouble(f"it answers {result}")
 
     def _failed(self, reason: str, *, refused: bool = False) -> None:
         """It is down, and whatever is open to it is of no use."""
-        self._drops = 0
+        self._drops = self._unfinished = 0
         self._health.failed(reason, refused=refused)
         self._drop_all(reason)
 
@@ -265,10 +331,8 @@ class Server:
         """See whether it answers a search at all; what goes wrong is noted where it does."""
         limit = 2 * self._settings.attempt_limit
         request = self._settings.search.check_request(limit)
-        answer = await self._with_connection(
-            self._searching, limit, lambda connection, left: connection.search(request, left)
-        )
-        self._judge(answer.result)
+        with contextlib.suppress(EntryTooLarge):  # an answer, and noted as one
+            self._judge((await self._search(request, limit)).result)
 
 
 class _ConnectionFactory(Factory):

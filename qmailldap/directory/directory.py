@@ -92,7 +92,8 @@ class Directory:
     async def find(self, login: bytes) -> tuple[Entry, ...]:
         """The entries whose uid is ``login``: none, one, or two where there are two or more.
 
-        Raises `DirectoryUnavailable` when no server has answered within ldaptimeout.
+        Raises `DirectoryUnavailable` when no server has answered within ldaptimeout, and
+        `EntryTooLarge` when one has answered with an entry that cannot be a login's.
         """
         return await self._within_the_time(lambda server, limit: server.search(login, limit))
 

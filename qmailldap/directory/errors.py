@@ -1,8 +1,18 @@
-"""What can go wrong between us and the directory. Only `DirectoryUnavailable` leaves this room."""
+"""What can go wrong between us and the directory.
+
+Only `DirectoryUnavailable` and `EntryTooLarge` leave this room.
+"""
 
 from __future__ import annotations
 
-__all__ = ["BindRefused", "ConnectionDropped", "DirectoryUnavailable", "NotLDAP", "ServerTrouble"]
+__all__ = [
+    "BindRefused",
+    "ConnectionDropped",
+    "DirectoryUnavailable",
+    "EntryTooLarge",
+    "NotLDAP",
+    "ServerTrouble",
+]
 
 
 class DirectoryUnavailable(Exception):
@@ -11,6 +21,10 @@ class DirectoryUnavailable(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class EntryTooLarge(Exception):
+    """The directory works; the entry of this login is larger than what is decoded."""
 
 
 class ServerTrouble(Exception):

@@ -4,6 +4,8 @@ A code that is in none of the sets is the server's trouble with this one operati
 is asked, and this one stays in use, because a record or a login must not be able to take a server
 away from everyone else. So are, for a search:
 
+- noSuchObject: the server has no entry ldapbasedn; it is an empty replica, or the control file is
+  wrong. Taken for "no entries", it would make a wrong password of every right one.
 - referral: the server does not hold the tree. Referrals are not followed; the servers to ask are
   those of the control file ldapserver.
 - timeLimitExceeded, adminLimitExceeded: another server may be faster or have other limits.
@@ -45,7 +47,11 @@ WRONG_PASSWORD = frozenset(
 """A bind with one of these was judged: it is not the password of an entry that may log in."""
 
 SERVER_IS_DOWN = frozenset({51, 52})
-"""busy, unavailable: what a server says of itself, not of the operation."""
+"""busy, unavailable: what a server says of itself, not of the operation.
+
+Taken at its word where it answers us. Where it answers a user's bind, the probe decides: a backend
+that holds this one entry may be meant.
+"""
 
 _LONGEST_DIAGNOSTIC = 120
 

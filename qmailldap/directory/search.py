@@ -14,10 +14,9 @@ from typing import Any
 
 import attrs
 from ldaptor.protocols import pureldap
-from ldaptor.protocols.ldap import distinguishedname
 
 from qmailldap.account import ACCOUNT_ATTRIBUTES, PASSWORD_ATTRIBUTE, Entry
-from qmailldap.control import Control, ControlError
+from qmailldap.control import Control
 from qmailldap.directory.errors import NotLDAP
 from qmailldap.directory.results import Result
 
@@ -31,7 +30,16 @@ __all__ = ["ENTRIES_ASKED_FOR", "Search", "SearchAnswer", "entry_from_result", "
 ENTRIES_ASKED_FOR = 2
 """The size limit of the search: a login is one entry, and a second tells that it is not."""
 
+_BLANKS_BETWEEN_TERMS = re.compile(r"(?<=\))[ \t]+(?=[()])|(?<=[&|!])[ \t]+(?=\()")
 _ESCAPED_OCTETS = re.compile(r"(?:\\[89A-Fa-f][0-9A-Fa-f])+")
+
+_ATTRIBUTE_TYPE = r"(?:[A-Za-z][A-Za-z0-9-]*|(?:[Oo][Ii][Dd]\.)?[0-9]+(?:\.[0-9]+)+)"
+_ESCAPE = r'\\(?:[ "#+,;<=>\\]|[0-9A-Fa-f]{2})'
+_VALUE = rf'(?:(?:[^\\",;+\0]|{_ESCAPE})*|[ \t]*"(?:[^\\"\0]|{_ESCAPE})*"[ \t]*)'
+_TYPE_AND_VALUE = rf"[ \t]*{_ATTRIBUTE_TYPE}[ \t]*={_VALUE}"
+_DISTINGUISHED_NAME = re.compile(rf"{_TYPE_AND_VALUE}(?:[,;+]{_TYPE_AND_VALUE})*")
+"""RFC 4514, section 3, and what RFC 2253, section 4, has servers take from older writers: blanks,
+quoted values, semicolons and ``OID.``."""
 
 
 @attrs.frozen
@@ -49,7 +57,8 @@ class Search:
     """
 
     def __init__(self, control: Control) -> None:
-        self._base = _base_dn(control).encode("utf-8")
+        self.base = _base_dn(control)
+        self._base = self.base.encode("utf-8")
         self._filter = search_filter(control)
         self._attributes = [name.encode("ascii") for name in attributes_asked_for(control)]
 
@@ -84,12 +93,13 @@ def attributes_asked_for(control: Control) -> tuple[str, ...]:
 def search_filter(control: Control) -> Callable[[bytes], Any]:
     """A function from a login to its filter, ``(uid=LOGIN)`` or ``(&(objectClass=X)(uid=LOGIN))``.
 
-    X is ldapobjectclass and may be more than one term, as in ``qmailUser)(accountStatus=active``.
+    X is ldapobjectclass and may be more than one term, as in ``qmailUser)(accountStatus=active``;
+    blanks between terms count for nothing.
     Raises `ControlError` when it does not parse.
     """
     if control.ldapobjectclass is None:
         return _uid_is
-    terms = _static_terms(control.ldapobjectclass)
+    terms = _static_terms(control, control.ldapobjectclass)
     return lambda login: pureldap.LDAPFilter_and([*terms, _uid_is(login)])
 
 
@@ -116,17 +126,19 @@ def _uid_is(login: bytes) -> Any:
     )
 
 
-def _static_terms(text: str) -> list[Any]:
+def _static_terms(control: Control, text: str) -> list[Any]:
     try:
         # ldaptor takes an escaped octet for the character of that number: right for ASCII only.
-        readable = _ESCAPED_OCTETS.sub(_unescaped, text)
+        readable = _ESCAPED_OCTETS.sub(_unescaped, text.strip(" \t"))
+        # Parentheses in a value are escaped. libldap takes blanks here, ldaptor does not.
+        readable = _BLANKS_BETWEEN_TERMS.sub("", readable)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             parsed = ldapfilter.parseFilter(f"(&(objectClass={readable}))")
             # Encodes it once, so that what can only fail then fails now.
             parsed.toWire()
     except (ldapfilter.InvalidLDAPFilter, ValueError, RecursionError) as error:
-        raise ControlError(
+        raise control.error(
             "ldapobjectclass", f"{text!r} does not make a filter (&(objectClass=…)): {error}"
         ) from None
     return list(parsed)
@@ -138,12 +150,8 @@ def _unescaped(match: re.Match[str]) -> str:
 
 def _base_dn(control: Control) -> str:
     text = control.ldapbasedn
-    # ldaptor does not know the quoted values of RFC 1779, which servers still take.
-    if text and '"' not in text:
-        try:
-            distinguishedname.DistinguishedName(text)
-        except (distinguishedname.InvalidRelativeDistinguishedName, ValueError, IndexError):
-            raise ControlError("ldapbasedn", f"{text!r} is not a distinguished name") from None
+    if text and not _DISTINGUISHED_NAME.fullmatch(text):
+        raise control.error("ldapbasedn", f"{text!r} is not a distinguished name")
     return text
 
 

@@ -16,6 +16,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from qmailldap.control import ServerAddress
+from qmailldap.directory._frames import MESSAGE_LIMIT
 
 LATENCY = 0.001
 """Seconds that anything takes on this network."""
@@ -102,6 +103,12 @@ class FakeServer:
         """The logins that were searched for, without the probes."""
         searches = self.asked(pureldap.LDAPSearchRequest)
         return [login_of(search) for search in searches if search.scope != 0]
+
+    @property
+    def probes(self) -> list[Any]:
+        """The searches that only saw whether it answers."""
+        searches = self.asked(pureldap.LDAPSearchRequest)
+        return [search for search in searches if search.scope == 0]
 
     def received(self, peer: Peer, message: Any) -> None:
         self.requests.append(message)
@@ -216,6 +223,37 @@ def finds_nothing_but(code: int, text: str = "") -> Behaviour:
 def binds_with(code: int) -> Behaviour:
     """End every bind with this result code."""
     return lambda peer, message: peer.answer(message, pureldap.LDAPBindResponse(resultCode=code))
+
+
+def refuses_with_an_echo(code: int) -> Behaviour:
+    """End every bind with this result code, and with the request as the text for people."""
+
+    def refuse(peer: Peer, message: Any) -> None:
+        request = message.value
+        text = b"cannot decode " + request.dn + b" " + request.auth
+        peer.answer(message, pureldap.LDAPBindResponse(resultCode=code, errorMessage=text))
+
+    return refuse
+
+
+def begins(peer: Peer, message: Any) -> None:
+    """Send an entry, and never the end of the answer."""
+    peer.answer(message, entry(f"uid=joe,{BASE}"))
+
+
+def finds_a_large_entry(peer: Peer, message: Any) -> None:
+    """Answer with an entry that is too large to be taken."""
+    large = entry(f"uid=joe,{BASE}", [("jpegPhoto", [b"x" * MESSAGE_LIMIT])])
+    peer.answer(message, large, done())
+
+
+def except_for(name: str, usual: Behaviour, otherwise: Behaviour) -> Behaviour:
+    """Bind as usual, but the entry of this name otherwise."""
+
+    def bind(peer: Peer, message: Any) -> None:
+        (otherwise if message.value.dn == name.encode() else usual)(peer, message)
+
+    return bind
 
 
 def disconnects(peer: Peer, message: Any) -> None:

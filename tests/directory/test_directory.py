@@ -14,25 +14,29 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.account import Entry
 from qmailldap.control import Control, ControlError, ServerAddress
-from qmailldap.directory import Directory, DirectoryUnavailable
+from qmailldap.directory import Directory, DirectoryUnavailable, EntryTooLarge
 from qmailldap.directory._pool import IDLE_LIMIT
-from qmailldap.directory._server import SEARCHES_PER_CONNECTION
+from qmailldap.directory._server import SEARCHES_PER_CONNECTION, UNFINISHED_IN_A_ROW
 from tests.directory.fake import (
     BASE,
     Behaviour,
     FakeServer,
     Network,
     Peer,
+    begins,
     binds_with,
     checks_password,
     closes,
     disconnects,
     done,
     entry,
+    except_for,
     finds,
+    finds_a_large_entry,
     finds_nothing_but,
     login_of,
     notice_of_disconnection,
+    refuses_with_an_echo,
     says_nothing,
     sends,
     sends_half,
@@ -111,13 +115,54 @@ class FindTests(DirectoryTestCase):
         self.assertEqual(self.result(directory.find(b"nobody")), ())
         self.assertEqual(self.names(self.result(directory.find(b"twin"))), ["dc=1", "dc=2"])
 
-    def test_a_base_that_is_not_there_is_no_entry_and_is_told_once(self) -> None:
+    def test_a_server_without_the_base_is_told_once_and_the_next_is_asked(self) -> None:
         self.one.search = finds_nothing_but(32)
-        directory = self.start_directory(self.one)
+        directory = self.start_directory(self.one, self.two)
         for _ in range(3):
-            self.assertEqual(self.result(directory.find(b"joe")), ())
+            self.assertEqual(self.names(self.result(directory.find(b"joe"))), [JOE])
+        self.assertEqual(len(self.one.logins), 3)
         (line,) = self.log_lines()
-        self.assertIn("ldapbasedn", line)
+        self.assertIn("has no entry ldapbasedn", line)
+
+    def test_a_base_that_no_server_has_is_no_answer(self) -> None:
+        self.one.search = self.two.search = finds_nothing_but(32)
+        directory = self.start_directory(self.one, self.two)
+        for _ in range(3):
+            reason = self.fails(directory.find(b"joe"))
+            self.assertEqual(reason.count("ldapbasedn"), 2)
+        self.assertEqual(len(self.log_lines()), 2)
+
+    def test_a_probe_that_finds_no_base_has_its_answer(self) -> None:
+        self.one.running = False
+        self.start_directory(self.one).start()
+        self.network.settle()
+        self.one.running = True
+        self.one.search = finds_nothing_but(32)
+        self.network.settle(1.1)
+        self.assertIn("up again", self.log_lines()[-1])
+
+    def test_an_entry_too_large_is_that_logins_own_affair(self) -> None:
+        self.one.search = lambda peer, message: (
+            finds_a_large_entry if login_of(message.value) == b"huge" else finds
+        )(peer, message)
+        directory = self.start_directory(self.one, self.two)
+        for _ in range(3):
+            operation = self.begin(directory.find(b"huge"))
+            self.network.settle()
+            self.failureResultOf(operation, EntryTooLarge)
+            self.assertEqual(self.names(self.result(directory.find(b"joe"))), [JOE])
+        self.assertEqual(self.two.peers, [])
+        self.assertEqual(len(self.one.peers), 1)
+        self.assertEqual(self.log_lines(), [])
+
+    def test_an_entry_too_large_is_an_answer_of_a_server_that_was_down(self) -> None:
+        self.one.running = False
+        directory = self.start_directory(self.one)
+        self.fails(directory.find(b"joe"))
+        self.one.running = True
+        self.one.search = finds_a_large_entry
+        self.network.settle(1.1)
+        self.assertIn("up again", self.log_lines()[-1])
 
     def test_a_single_entry_with_a_size_limit_exceeded_is_not_trusted(self) -> None:
         def finds_one_of_many(peer: Peer, message: Any) -> None:
@@ -299,6 +344,229 @@ class ProveTests(DirectoryTestCase):
         self.result(directory.find(b"joe"))
         self.one.bind = says_nothing
         self.assertTrue(self.result(directory.prove(JOE, b"secret"), seconds=5.1))
+
+
+class OneRecordTests(DirectoryTestCase):
+    """The bind of one user goes wrong: the server stays everybody's, unless its probe fails too."""
+
+    def check_that_it_stays_up(self, bad: Behaviour, *, told: str, seconds: float = 0.05) -> None:
+        self.one.bind = except_for("uid=odd", checks_password, bad)
+        self.two.passwords[b"uid=odd"] = b"secret"
+        directory = self.start_directory(self.one, self.two)
+        self.result(directory.find(b"joe"))
+        for number in range(6):
+            self.assertTrue(self.result(directory.prove("uid=odd", b"secret"), seconds))
+            self.assertTrue(self.result(directory.prove(JOE, b"secret")))
+            self.assertEqual(len(self.one.logins), 1 + number)
+            self.result(directory.find(b"joe"))
+        self.assertEqual(self.two.logins, [])
+        self.assertNotEqual(self.one.probes, [])
+        (line,) = self.log_lines()
+        self.assertIn(told, line)
+
+    def test_a_bind_that_hangs(self) -> None:
+        self.check_that_it_stays_up(
+            says_nothing, told="does not answer a rebind: the server said nothing", seconds=5.1
+        )
+
+    def test_a_bind_that_is_answered_with_busy(self) -> None:
+        self.check_that_it_stays_up(binds_with(51), told="answers a rebind with busy")
+
+    def test_a_bind_that_is_answered_with_unavailable(self) -> None:
+        self.check_that_it_stays_up(binds_with(52), told="answers a rebind with unavailable")
+
+    def test_a_bind_that_is_answered_with_garbage(self) -> None:
+        self.check_that_it_stays_up(sends(b"\0"), told="does not answer a rebind: the server sent")
+
+    def test_binds_that_end_their_connections(self) -> None:
+        self.one.bind = except_for("uid=odd", checks_password, closes)
+        self.two.passwords[b"uid=odd"] = b"secret"
+        directory = self.start_directory(self.one, self.two)
+        self.result(directory.find(b"joe"))
+        for _ in range(6):
+            self.assertTrue(self.result(directory.prove("uid=odd", b"secret")))
+        self.assertEqual(len(self.one.probes), 2)
+        self.result(directory.find(b"joe"))
+        self.assertEqual(self.two.logins, [])
+        (line,) = self.log_lines()
+        self.assertIn("does not answer a rebind: closed", line)
+
+    def test_a_bind_that_hangs_takes_nothing_along(self) -> None:
+        directory = self.start_directory(self.one)
+        self.result(directory.find(b"joe"))
+        self.result(directory.prove(JOE, b"secret"))
+        kept = list(self.one.open_peers)
+        self.one.bind = except_for("uid=odd", checks_password, says_nothing)
+        stuck = self.begin(directory.prove("uid=odd", b"secret"))
+        also_stuck = self.begin(directory.prove("uid=odd", b"secret"))
+        self.network.settle(TIMEOUT - 1)
+        slow_answers: list[tuple[Peer, Any]] = []
+        self.one.search = lambda peer, message: slow_answers.append((peer, message))
+        found = self.begin(directory.find(b"joe"))
+        self.network.settle(1.1)
+        self.failureResultOf(stuck, DirectoryUnavailable)
+        self.failureResultOf(also_stuck, DirectoryUnavailable)
+        for peer, message in slow_answers:
+            finds(peer, message)
+        self.assertEqual(self.names(self.successResultOf(found)), [JOE])
+        self.assertIn(kept[0], self.one.open_peers)
+        self.assertNotIn(kept[1], self.one.open_peers)
+
+    def test_a_server_whose_probe_is_silent_too_is_down(self) -> None:
+        directory = self.start_directory(self.one, self.two)
+        self.result(directory.find(b"joe"))
+        self.one.bind = self.one.search = says_nothing
+        self.assertTrue(self.result(directory.prove(JOE, b"secret"), seconds=5.1))
+        self.assertEqual(len(self.one.probes), 1)
+        self.network.settle(10)
+        self.assertIn("one:389 is down: it said nothing for 10 s", self.log_lines()[-1])
+        self.assertEqual(self.names(self.result(directory.find(b"joe"))), [JOE])
+        self.assertEqual(len(self.two.logins), 1)
+
+    def test_a_server_whose_probe_finds_it_busy_is_down(self) -> None:
+        directory = self.start_directory(self.one, self.two)
+        self.result(directory.find(b"joe"))
+        self.one.bind, self.one.search = binds_with(51), finds_nothing_but(51)
+        self.assertTrue(self.result(directory.prove(JOE, b"secret")))
+        complaint, down = self.log_lines()
+        self.assertIn("answers a rebind with busy", complaint)
+        self.assertIn("is down: it answers busy", down)
+
+    def test_a_doubt_about_a_server_that_is_down_leaves_its_pauses_alone(self) -> None:
+        self.one.bind = except_for(JOE, checks_password, binds_with(51))
+        self.one.search = finds_nothing_but(52)
+        directory = self.start_directory(self.one)
+        self.fails(directory.find(b"joe"))
+        self.network.settle(5)  # it was probed after 1 s and 3 s, and is due again after 7 s
+        self.fails(directory.prove(JOE, b"secret"))
+        self.assertEqual(len(self.one.probes), 2)
+        (probe,) = self.clock.getDelayedCalls()
+        self.assertEqual(round(probe.getTime()), 7)
+
+    def test_the_service_itself_is_refused_by_a_busy_server_as_before(self) -> None:
+        self.one.bind = binds_with(51)
+        directory = self.start_directory(self.one, self.two)
+        self.assertEqual(self.names(self.result(directory.find(b"joe"))), [JOE])
+        (line,) = self.log_lines()
+        self.assertIn("is down: it answers busy", line)
+
+
+class UnfinishedTests(DirectoryTestCase):
+    """A server that talks all the time and comes to no end."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.unanswered: list[tuple[Peer, Any]] = []
+        self.one.search = lambda peer, message: self.unanswered.append((peer, message))
+
+    def drip(self, seconds: float) -> None:
+        """Let time pass, with an entry for every search each 0.2 s."""
+        self.talk(seconds, begins)
+
+    def talk(self, seconds: float, behaviour: Behaviour) -> None:
+        for _ in range(round(seconds / 0.2)):
+            self.network.settle(0.2)
+            for peer, message in self.unanswered:
+                behaviour(peer, message)
+
+    def test_it_is_down_after_three_searches(self) -> None:
+        directory = self.start_directory(self.one, self.two)
+        for number in range(UNFINISHED_IN_A_ROW):
+            self.assertEqual(self.log_lines(), [])
+            found = self.begin(directory.find(b"joe"))
+            self.drip(5.2)
+            self.assertEqual(self.names(self.successResultOf(found)), [JOE])
+            self.assertEqual(len(self.one.logins), 1 + number)
+        (line,) = self.log_lines()
+        self.assertIn("is down: it does not finish searches; next try in 1 s", line)
+        self.assertEqual(self.names(self.result(directory.find(b"joe"))), [JOE])
+        self.assertEqual(len(self.one.logins), UNFINISHED_IN_A_ROW)
+
+    def test_answers_to_nothing_asked_finish_no_search(self) -> None:
+        foreign = pureldap.LDAPMessage(done(), id=2**30).toWire()
+        directory = self.start_directory(self.one, self.two)
+        searches = [self.begin(directory.find(b"joe")) for _ in range(UNFINISHED_IN_A_ROW)]
+        self.talk(5.2, sends(foreign))
+        for found in searches:
+            self.assertEqual(self.names(self.successResultOf(found)), [JOE])
+        (line,) = self.log_lines()
+        self.assertIn("does not finish searches", line)
+
+    def test_the_only_server_is_no_exception(self) -> None:
+        directory = self.start_directory(self.one)
+        searches = [self.begin(directory.find(b"joe")) for _ in range(UNFINISHED_IN_A_ROW)]
+        self.drip(TIMEOUT + 0.2)
+        for found in searches:
+            self.failureResultOf(found, DirectoryUnavailable)
+        (line,) = self.log_lines()
+        self.assertIn("does not finish searches", line)
+        self.assertIn("every server is down", self.fails(directory.find(b"joe"), seconds=0))
+
+    def test_a_probe_that_it_finishes_brings_it_back(self) -> None:
+        directory = self.start_directory(self.one, self.two)
+        for _ in range(UNFINISHED_IN_A_ROW):
+            self.begin(directory.find(b"joe"))
+        self.drip(5.2)
+        self.one.search = finds
+        self.network.settle(1)
+        self.assertIn("up again", self.log_lines()[-1])
+        self.result(directory.find(b"joe"))
+        self.assertEqual(self.one.logins[-1], b"joe")
+
+    def test_a_probe_that_it_does_not_finish_leaves_it_down(self) -> None:
+        directory = self.start_directory(self.one, self.two)
+        for _ in range(UNFINISHED_IN_A_ROW):
+            self.begin(directory.find(b"joe"))
+        self.drip(30)
+        self.assertEqual(len(self.log_lines()), 1)
+        self.assertEqual(len(self.one.probes), 2)  # after 1 s, given up after 10 s, and 2 s later
+
+    def test_a_search_that_is_finished_in_between_starts_the_count_over(self) -> None:
+        directory = self.start_directory(self.one, self.two)
+        unanswering = self.one.search
+        for _ in range(2 * UNFINISHED_IN_A_ROW):
+            self.one.search = unanswering
+            self.begin(directory.find(b"joe"))
+            self.drip(5.2)
+            self.one.search = finds
+            self.result(directory.find(b"joe"))
+        self.assertEqual(self.log_lines(), [])
+
+    def test_searches_that_take_too_long_among_others_that_do_not_are_no_sign(self) -> None:
+        directory = self.start_directory(self.one, self.two)
+        unanswering = self.one.search
+        slow = [self.begin(directory.find(b"slow")) for _ in range(2 * UNFINISHED_IN_A_ROW)]
+        self.drip(3)
+        self.one.search = finds
+        self.result(directory.find(b"joe"))
+        self.one.search = unanswering
+        self.drip(2.2)
+        for found in slow:
+            self.assertEqual(self.successResultOf(found), ())
+        self.assertEqual(self.log_lines(), [])
+
+    def test_a_login_that_goes_away_is_no_sign(self) -> None:
+        directory = self.start_directory(self.one, self.two)
+        for _ in range(2 * UNFINISHED_IN_A_ROW):
+            operation = self.begin(directory.find(b"joe"))
+            self.drip(4)
+            operation.cancel()
+            self.failureResultOf(operation, CancelledError)
+        self.assertEqual(self.log_lines(), [])
+
+    def test_a_search_that_waited_for_its_connection_is_no_sign(self) -> None:
+        # All of them take 4 s, so that those of the second turn have but 1 s left.
+        directory = self.start_directory(self.one, self.two, limits={"connections": 1})
+
+        def takes_long(peer: Peer, message: Any) -> None:
+            self.clock.callLater(4, finds, peer, message)
+
+        self.one.search = takes_long
+        searches = [self.begin(directory.find(b"joe")) for _ in range(SEARCHES_PER_CONNECTION + 10)]
+        self.network.settle(9)
+        for found in searches:
+            self.assertEqual(self.names(self.successResultOf(found)), [JOE])
+        self.assertEqual(self.log_lines(), [])
 
 
 class FailoverTests(DirectoryTestCase):
@@ -591,6 +859,14 @@ class BadServerTests(DirectoryTestCase):
 
         self.check(refers, lines=0)
 
+    def test_intermediate_responses(self) -> None:
+        def informs(peer: Peer, message: Any) -> None:
+            contents = b"\x02\x01" + bytes([message.id]) + b"\x79\x03\x81\x01\xff"
+            peer.deliver(b"\x30" + bytes([len(contents)]) + contents)
+            finds(peer, message)
+
+        self.check(informs, lines=0)
+
     def test_referrals(self) -> None:
         self.check(finds_nothing_but(10))
 
@@ -640,7 +916,10 @@ class SecretTests(DirectoryTestCase):
 
     def test_whatever_goes_wrong(self) -> None:
         behaviours: list[Behaviour] = [closes, sends(b"\0"), says_nothing, disconnects, sends_half]
-        for behaviour in (*behaviours, binds_with(49), binds_with(52), binds_with(80)):
+        echoes = [refuses_with_an_echo(code) for code in (2, 49, 51, 52, 80)]
+        echoes_to_users = [except_for("cn=us", binds_with(0), echo) for echo in echoes]
+        answers = [binds_with(49), binds_with(52), binds_with(80)]
+        for behaviour in (*behaviours, *answers, *echoes, *echoes_to_users):
             self.one.bind = behaviour
             directory = self.start_directory(self.one, ldaplogin="cn=us", ldappassword=b"OURSECRET")
             operation = self.begin(directory.prove(JOE, b"THEIRSECRET"))

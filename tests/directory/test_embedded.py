@@ -102,9 +102,10 @@ class EmbeddedDirectoryTests(TestCase):
         directory = await self.start()
         self.assertEqual(len(await directory.find(b"many")), 2)
 
-    async def test_a_base_that_is_not_there_has_no_entries(self) -> None:
+    async def test_a_base_that_is_not_there_is_no_answer(self) -> None:
         directory = await self.start(b"dn: dc=org\ndc: org\n")
-        self.assertEqual(await directory.find(b"joe"), ())
+        with self.assertRaises(DirectoryUnavailable):
+            await directory.find(b"joe")
 
     async def test_passwords_are_proved(self) -> None:
         directory = await self.start(ldaprebind=True)

@@ -66,6 +66,21 @@ class SearchFilterTests(SynchronousTestCase):
             self.assertIsInstance(filter, pureldap.LDAPFilter_and)
             self.assertEqual(len(list(filter)), count, text)
 
+    def test_blanks_between_terms_count_for_nothing(self) -> None:
+        for text, meant in (
+            ("qmailUser) (accountStatus=active", "qmailUser)(accountStatus=active"),
+            (" qmailUser)\t (accountStatus=active ", "qmailUser)(accountStatus=active"),
+            ("a) (| (b=c) (! (d=e*f) ) ", "a)(|(b=c)(!(d=e*f))"),
+            ("a)(| (b=c & d) (e=f) )(g=h", "a)(|(b=c & d)(e=f))(g=h"),
+        ):
+            found, expected = search_filter(control(text)), search_filter(control(meant))
+            self.assertEqual(found(b"joe").toWire(), expected(b"joe").toWire(), text)
+
+    def test_blanks_in_a_value_are_left_alone(self) -> None:
+        for text in (r"a)(o=Sue & Co", r"a)(o=a\29 \28b", "a)(o=x ! y)(c=d"):
+            value = search_filter(control(text))(b"joe")[1].assertionValue.value
+            self.assertEqual(value.count(" "), text.count(" "), text)
+
     def test_an_escaped_value_is_sent_as_the_octets_that_were_meant(self) -> None:
         terms = search_filter(control(r"a)(o=caf\c3\a9\2a"))(b"joe")
         self.assertEqual(terms[1].assertionValue.toWire(), b"\x04\x06caf\xc3\xa9*")
@@ -76,11 +91,48 @@ class SearchFilterTests(SynchronousTestCase):
             self.assertEqual(error.file, "ldapobjectclass")
 
     def test_a_base_that_is_no_name_is_refused_and_names_its_control_file(self) -> None:
-        for text in ("example", "dc=org,example", "dc=org\\"):
+        for text in (
+            "example",
+            "dc=org,example",
+            "dc=org\\",
+            "dc=a,,dc=b",
+            "=x",
+            "dc=a,=x",
+            "dc=a,",
+            "dc=a, ",
+            ",dc=a",
+            "dc=a+",
+            "dc=a+b",
+            r"dc=\zz",
+            r"dc=\2",
+            "d c=a",
+            "1.=a",
+            "caf\u00e9=a",
+            'o="a,c=b',
+        ):
             error = self.assertRaises(ControlError, Search, control(ldapbasedn=text))
-            self.assertEqual(error.file, "ldapbasedn")
-        for text in ("", "dc=org", "o=caf\u00e9, c=FR", 'o="Sue, Grabbit", c=GB', "o=a\\, b"):
-            Search(control(ldapbasedn=text))
+            self.assertEqual(error.file, "ldapbasedn", text)
+
+    def test_a_base_may_be_any_name(self) -> None:
+        for text in (
+            "",
+            "dc=org",
+            "dc=a, dc=b ,dc=c",
+            "DC = a , DC = b",
+            "dc=a;dc=b",
+            "o=caf\u00e9, c=FR",
+            "cn=a+uid=b + sn=c,o=d",
+            "o=a\\, b",
+            r"o=a\2C b,c=\C3\A9",
+            r"o=\#a\ ,c=\"b\\",
+            'o="Sue, Grabbit", c=GB',
+            r'o="a \"b\" c"+ou=d , c=GB',
+            "2.5.4.10=#04024869,OID.2.5.4.6=x",
+            "o=a=b",
+            "o=",
+        ):
+            request = decoded(Search(control(ldapbasedn=text)).request(b"joe", 1))
+            self.assertEqual(request.baseObject, text.encode(), text)
 
     def test_no_warning_is_shown_on_import(self) -> None:
         shown = subprocess.run(
