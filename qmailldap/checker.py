@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from qmailldap.account import Account, AccountDefaults, Entry, parse_account, password_values
-from qmailldap.directory import DirectoryUnavailable
+from qmailldap.directory import DirectoryUnavailable, EntryTooLarge
 from qmailldap.passwords import Decoys, MalformedHash, StoredPassword, parse_password
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
@@ -69,7 +69,7 @@ class HashProof:
                 Refusal.WRONG_CREDENTIALS, f"{dn} has no userPassword that can be read"
             )
         # More values than one are refused whichever is right, but not before one of them is.
-        proved, malformed, took_long = False, None, False
+        proved, malformed, took_long, hopeless = False, None, False, True
         for value in values[:_MOST_VALUES]:
             try:
                 stored = parse_password(value)
@@ -77,6 +77,7 @@ class HashProof:
                 malformed = error
                 continue
             self._decoys.seen(stored)
+            hopeless = hopeless and stored.takes_no_time
             took_long = took_long or not (stored.is_quick or stored.takes_no_time)
             proved |= await self._verify(stored, password)
         if proved and len(entries) == 1 and len(values) > 1:
@@ -89,6 +90,11 @@ class HashProof:
                 Refusal.RECORD_INCORRECT,
                 f"userPassword of {dn}: {malformed}",
                 shown=Refusal.WRONG_CREDENTIALS,
+            )
+        if not proved and hopeless:
+            raise LoginRefused(
+                Refusal.WRONG_CREDENTIALS,
+                f"userPassword of {dn} is locked, or of no scheme that is known here",
             )
         return proved
 
@@ -184,11 +190,15 @@ class LDAPChecker:
 
     async def _judge(self, login: bytes, password: bytes) -> Account:
         try:
-            entries = await self._directory.find(login)
+            entries, too_large = await self._find(login)
             # An empty password is never right, whatever hash or directory would say of it: a simple
             # bind with one succeeds, as anonymous (RFC 4513, section 5.1.2).
             if not entries or not password:
                 await self._proof.pretend(password)
+                if too_large:
+                    raise LoginRefused(
+                        Refusal.RECORD_INCORRECT, too_large, shown=Refusal.WRONG_CREDENTIALS
+                    )
                 why = "empty password" if entries else "no such user"
                 raise LoginRefused(Refusal.WRONG_CREDENTIALS, why)
             if not await self._proof.prove(entries, password):
@@ -204,3 +214,10 @@ class LDAPChecker:
                 Refusal.TEMPORARY, f"more than one entry: {entries[0].dn} and others"
             )
         return parse_account(login, entries[0], self._defaults)
+
+    async def _find(self, login: bytes) -> tuple[tuple[Entry, ...], str]:
+        """The entries; and what is wrong, where there is one that is too large to be read."""
+        try:
+            return await self._directory.find(login), ""
+        except EntryTooLarge as error:
+            return (), str(error)

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.account import Account, AccountDefaults, Entry
 from qmailldap.checker import REFUSAL_GRID, HashProof, LDAPChecker, Proof, RebindProof
-from qmailldap.directory import DirectoryUnavailable
+from qmailldap.directory import DirectoryUnavailable, EntryTooLarge
 from qmailldap.passwords import StoredPassword
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy
@@ -267,6 +267,11 @@ class HashTests(CheckerTestCase):
         self.directory.down = DirectoryUnavailable("no server answers")
         refused = self.assert_refused(Refusal.DIRECTORY_UNREACHABLE, b"joe")
         self.assertEqual(refused.detail, "no server answers")
+
+    def test_a_record_too_large_to_be_read_is_not_told_to_strangers(self) -> None:
+        self.directory.down = EntryTooLarge("an entry of 20000 octets")
+        self.assert_refused(Refusal.RECORD_INCORRECT, b"joe", shown=Refusal.WRONG_CREDENTIALS)
+        self.assertEqual(self.verified, ["SSHA"])
 
     def test_a_full_queue_is_a_temporary_error(self) -> None:
         self.directory.entries = {"joe": (record(BCRYPT),)}
