@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.application.service import IService, IServiceMaker
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger, formatEvent
 from twisted.plugin import IPlugin
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmailldap.directory import Directory
 from qmailldap.pop3 import POP3Factory
 from qmailldap.service import CannotStart, Options, POP3Service, makeService
 from qmailldap.threads import STOP_LIMIT
@@ -127,15 +129,22 @@ class ServiceTests(SynchronousTestCase):
             self.assertIn(f"--listen {endpoint}: ", str(caught.exception.code))
 
     def test_it_connects_to_the_directory_when_it_starts_and_lets_go_when_it_stops(self) -> None:
+        told: list[str] = []
+        self.patch(Directory, "start", lambda _: told.append("start"))
+
+        def stop(_: Directory) -> Deferred[None]:
+            told.append("stop")
+            return succeed(None)
+
+        self.patch(Directory, "stop", stop)
         service = self.make()
         service.privilegedStartService()
         service.startService()
-        self.reactor.advance(0)
-        self.assertEqual([client[:2] for client in self.reactor.tcpClients], [("127.0.0.1", 389)])
+        self.assertEqual(told, ["start"])
         stopped = service.stopService()
-        self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
         self.reactor.advance(STOP_LIMIT)
         self.successResultOf(stopped)
+        self.assertEqual(told, ["start", "stop"])
 
     def test_what_should_be_looked_at_is_logged_at_the_start(self) -> None:
         (self.control / "ldapcluster").write_text("1\n")

@@ -233,6 +233,7 @@ class ConnectionTests(SynchronousTestCase):
         large, other = self.peer.search(), self.peer.search()
         self.peer.answer(1, entry(JOE, [("uid", ["x" * MESSAGE_LIMIT])]), done())
         self.failureResultOf(large, EntryTooLarge)
+        self.assertEqual(self.peer.connection.answers, 1)
         self.peer.answer(2, done())
         self.successResultOf(other)
         self.assertEqual(self.peer.losses, [])

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from qmailldap.account import Entry
 from qmailldap.control import Control, ControlError, ServerAddress
 from qmailldap.directory import Directory, DirectoryUnavailable, EntryTooLarge
+from qmailldap.directory._frames import MESSAGE_LIMIT
 from qmailldap.directory._pool import IDLE_LIMIT
 from qmailldap.directory._server import SEARCHES_PER_CONNECTION, UNFINISHED_IN_A_ROW
 from tests.directory.fake import (
@@ -502,6 +503,15 @@ class UnfinishedTests(DirectoryTestCase):
         self.assertIn("does not finish searches", line)
         self.assertIn("every server is down", self.fails(directory.find(b"joe"), seconds=0))
 
+    def test_a_login_need_not_outwait_the_probe(self) -> None:
+        directory = self.start_directory(self.one)
+        for _ in range(UNFINISHED_IN_A_ROW):
+            self.begin(directory.find(b"joe")).addErrback(lambda _: None)
+        self.drip(TIMEOUT + 1.4)
+        late = self.begin(directory.find(b"joe"))
+        self.drip(10.2)
+        self.failureResultOf(late, DirectoryUnavailable)
+
     def test_a_probe_that_it_finishes_brings_it_back(self) -> None:
         directory = self.start_directory(self.one, self.two)
         for _ in range(UNFINISHED_IN_A_ROW):
@@ -554,19 +564,21 @@ class UnfinishedTests(DirectoryTestCase):
             self.failureResultOf(operation, CancelledError)
         self.assertEqual(self.log_lines(), [])
 
-    def test_a_search_that_waited_for_its_connection_is_no_sign(self) -> None:
-        # All of them take 4 s, so that those of the second turn have but 1 s left.
-        directory = self.start_directory(self.one, self.two, limits={"connections": 1})
+    def test_searches_that_waited_for_their_connection_are_no_sign(self) -> None:
+        def binds_slowly(peer: Peer, message: Any) -> None:
+            self.clock.callLater(4, checks_password, peer, message)
 
-        def takes_long(peer: Peer, message: Any) -> None:
-            self.clock.callLater(4, finds, peer, message)
-
-        self.one.search = takes_long
-        searches = [self.begin(directory.find(b"joe")) for _ in range(SEARCHES_PER_CONNECTION + 10)]
-        self.network.settle(9)
+        # After 4 s for the connection 1 s is left, in which the server says nothing.
+        self.one.bind = binds_slowly
+        directory = self.start_directory(self.one, self.two)
+        searches = [self.begin(directory.find(b"joe")) for _ in range(2 * UNFINISHED_IN_A_ROW)]
+        self.network.settle(5.1)
         for found in searches:
             self.assertEqual(self.names(self.successResultOf(found)), [JOE])
+        self.assertEqual(len(self.one.logins), len(searches))
         self.assertEqual(self.log_lines(), [])
+        # A further connection may have been begun, whose bind the fake server still thinks about.
+        self.network.settle(4)
 
 
 class FailoverTests(DirectoryTestCase):
@@ -879,6 +891,17 @@ class BadServerTests(DirectoryTestCase):
         self.one.search = floods
         directory = self.start_directory(self.one)
         self.assertEqual(len(self.result(directory.find(b"joe"))), 2)
+
+    def test_a_service_bind_whose_answer_is_too_large(self) -> None:
+        def overdoes(peer: Peer, message: Any) -> None:
+            text = "x" * MESSAGE_LIMIT
+            peer.answer(message, pureldap.LDAPBindResponse(resultCode=0, errorMessage=text))
+
+        self.one.bind = overdoes
+        directory = self.start_directory(self.one, self.two)
+        self.assertEqual(self.names(self.result(directory.find(b"joe"))), [JOE])
+        self.assertEqual(self.one.open_peers, [])
+        self.assertEqual(len(self.log_lines()), 1)
 
     def test_a_service_bind_that_is_refused(self) -> None:
         secret = b"not the password"
