@@ -1,10 +1,11 @@
-"""A message as stored into what follows the +OK of RETR and TOP (RFC 1939, sections 3 and 7)."""
+"""What follows the +OK of a multi-line response (RFC 1939, section 3): messages and listings."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
-__all__ = ["DotStuffer", "TopOfMessage"]
+__all__ = ["DotStuffer", "TopOfMessage", "in_chunks"]
 
 _HEADER_END = re.compile(rb"\n\r?\n")
 
@@ -80,3 +81,16 @@ class TopOfMessage:
         for _ in range(self._lines):
             start = chunk.index(b"\n", start) + 1
         return start
+
+
+def in_chunks(first: bytes, lines: Iterable[bytes], last: bytes, octets: int) -> Iterator[bytes]:
+    """A listing in pieces of about so many octets."""
+    held, size = [first], len(first)
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= octets:
+            yield b"".join(held)
+            held, size = [], 0
+    held.append(last)
+    yield b"".join(held)

@@ -7,67 +7,31 @@ sends them, and reads no faster than it answers and no more than the client take
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, cast
 
-import attrs
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
-from twisted.internet.protocol import ServerFactory, connectionDone
-from twisted.logger import Logger
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.mail import pop3
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 import qmailldap
 from qmailldap.interfaces import IMaildrop
-from qmailldap.pop3.content import DotStuffer, TopOfMessage
+from qmailldap.pop3.content import DotStuffer, TopOfMessage, in_chunks
 from qmailldap.pop3.flow import Flow
 from qmailldap.pop3.limits import Limits
 from qmailldap.pop3.lines import LineBuffer, LineTooLong
 from qmailldap.pop3.session import Session
+from qmailldap.pop3.syntax import COMMANDS, CommandRefused, number
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy
 
-__all__ = ["POP3", "POP3Factory"]
-
-
-@attrs.frozen
-class _Syntax:
-    """When a command may be given, and with how many arguments."""
-
-    before_login: bool
-    after_login: bool
-    least: int = 0
-    most: int = 0
-
-
-_COMMANDS = {
-    # A name and a password may hold blanks, as many as fit on the line.
-    b"USER": _Syntax(True, False, 1, sys.maxsize),
-    b"PASS": _Syntax(True, False, 1, sys.maxsize),
-    b"CAPA": _Syntax(True, True),
-    b"NOOP": _Syntax(True, True),
-    b"QUIT": _Syntax(True, True),
-    b"STAT": _Syntax(False, True),
-    b"LIST": _Syntax(False, True, 0, 1),
-    b"UIDL": _Syntax(False, True, 0, 1),
-    b"RETR": _Syntax(False, True, 1, 1),
-    b"TOP": _Syntax(False, True, 2, 2),
-    b"DELE": _Syntax(False, True, 1, 1),
-    b"RSET": _Syntax(False, True),
-    b"LAST": _Syntax(False, True),
-}
-
-_LONGEST_NUMBER = 18
-
-
-class _CommandRefused(Exception):
-    """A command that is answered with -ERR and the text given; the session goes on."""
+__all__ = ["POP3"]
 
 
 @implementer(IHalfCloseableProtocol)
@@ -207,7 +171,7 @@ class POP3(pop3.POP3):
         self.resetTimeout()
         try:
             self.processCommand(*line.split(b" "))
-        except _CommandRefused as refused:
+        except CommandRefused as refused:
             self.failResponse(refused.args[0])
         except Exception:
             self._failed(Failure())
@@ -215,15 +179,15 @@ class POP3(pop3.POP3):
     def processCommand(self, command: bytes, *args: bytes) -> None:
         """Check a command against the state and the syntax, and carry it out."""
         command = command.upper()
-        syntax = _COMMANDS.get(command)
+        syntax = COMMANDS.get(command)
         if self.mbox is None and not (syntax and syntax.before_login):
-            raise _CommandRefused(b"authorization first")
+            raise CommandRefused(b"authorization first")
         if syntax is None or (self.mbox is not None and not syntax.after_login):
-            raise _CommandRefused(b"unimplemented")
+            raise CommandRefused(b"unimplemented")
         if command not in (b"USER", b"PASS"):  # whose blanks are part of the argument
             args = tuple(word for word in args if word)
         if not syntax.least <= len(args) <= syntax.most:
-            raise _CommandRefused(b"syntax error")
+            raise CommandRefused(b"syntax error")
         getattr(self, "do_" + command.decode("ascii"))(*args)
 
     def _answer(self, answer: Coroutine[Deferred[Any], Any, None]) -> None:
@@ -267,13 +231,13 @@ class POP3(pop3.POP3):
     def do_USER(self, user: bytes, *words: bytes) -> None:
         name = b" ".join((user, *words)).lstrip(b" ")
         if not name:
-            raise _CommandRefused(b"syntax error")
+            raise CommandRefused(b"syntax error")
         self._userIs = name
         self.successResponse(b"")
 
     def do_PASS(self, password: bytes, *words: bytes) -> None:
         if self._userIs is None:
-            raise _CommandRefused(b"USER first")
+            raise CommandRefused(b"USER first")
         user, self._userIs = self._userIs, None
         self._answer(self._log_in(user, b" ".join((password, *words))))
 
@@ -282,7 +246,9 @@ class POP3(pop3.POP3):
         try:
             _, maildrop, logout = await self._login
         except CancelledError:
-            return  # The client has gone.
+            if not self._ended:
+                raise
+            # The client has gone, and connectionLost has cancelled its login.
         except LoginRefused as refused:
             self._login_refused(user, refused)
         except UnauthorizedLogin as error:
@@ -293,11 +259,12 @@ class POP3(pop3.POP3):
         else:
             if self._ended:
                 logout()
-                return
+            else:
+                self.mbox, self._onLogout = maildrop, logout
+                self._session.logged_in(user, *maildrop.dropListing())
+                self.successResponse(b"")
+        finally:
             self._login = None
-            self.mbox, self._onLogout = maildrop, logout
-            self._session.logged_in(user, *maildrop.dropListing())
-            self.successResponse(b"")
 
     def _login_refused(self, user: bytes, refused: LoginRefused) -> None:
         self._session.refused(user, refused)
@@ -324,10 +291,10 @@ class POP3(pop3.POP3):
     def do_UIDL(self, i: bytes | None = None) -> None:
         self._list(i, self.mbox.getUidl)
 
-    def _list(self, number: bytes | None, fact: Callable[[int], bytes]) -> None:
+    def _list(self, word: bytes | None, fact: Callable[[int], bytes]) -> None:
         """Answer with one fact of each message that is not deleted, or of the one asked for."""
-        if number is not None:
-            index = self._index(number)
+        if word is not None:
+            index = self._index(word)
             self.successResponse(b"%d %b" % (index + 1, fact(index)))
         else:
             lines = (
@@ -335,7 +302,7 @@ class POP3(pop3.POP3):
                 for index in range(self.mbox.messageCount())
                 if not self.mbox.isDeleted(index)
             )
-            self._answer(self._send(_in_chunks(b"+OK \r\n", lines, b".\r\n", self._limits.chunk)))
+            self._answer(self._send(in_chunks(b"+OK \r\n", lines, b".\r\n", self._limits.chunk)))
 
     async def _send(self, chunks: Iterator[bytes]) -> None:
         for chunk in chunks:
@@ -346,7 +313,7 @@ class POP3(pop3.POP3):
         self._answer(self._send_message(self._index(i), None))
 
     def do_TOP(self, i: bytes, size: bytes) -> None:
-        self._answer(self._send_message(self._index(i), TopOfMessage(_number(size))))
+        self._answer(self._send_message(self._index(i), TopOfMessage(number(size))))
 
     async def _send_message(self, index: int, top: TopOfMessage | None) -> None:
         """RETR and TOP.
@@ -443,61 +410,13 @@ class POP3(pop3.POP3):
     def _log_out(self, deleted: int) -> None:
         self._session.logged_out(self._ended, deleted, self.mbox.messageCount() - deleted)
 
-    def _index(self, number: bytes) -> int:
+    def _index(self, word: bytes) -> int:
         """The index of the message that a client calls by this number."""
-        counted = _number(number)
+        counted = number(word)
         if counted == 0:
-            raise _CommandRefused(b"messages are counted from 1")
+            raise CommandRefused(b"messages are counted from 1")
         if counted > self.mbox.messageCount():
-            raise _CommandRefused(b"not that many messages")
+            raise CommandRefused(b"not that many messages")
         if self.mbox.isDeleted(counted - 1):
-            raise _CommandRefused(b"already deleted")
+            raise CommandRefused(b"already deleted")
         return counted - 1
-
-
-def _number(word: bytes) -> int:
-    """A number of the protocol; one that is too long to be read stands for a very large one."""
-    if not word.isdigit():
-        raise _CommandRefused(b"syntax error")
-    return int(word) if len(word) <= _LONGEST_NUMBER else 10**_LONGEST_NUMBER
-
-
-def _in_chunks(first: bytes, lines: Iterable[bytes], last: bytes, octets: int) -> Iterator[bytes]:
-    """A listing in pieces of about so many octets."""
-    held, size = [first], len(first)
-    for line in lines:
-        held.append(line)
-        size += len(line)
-        if size >= octets:
-            yield b"".join(held)
-            held, size = [], 0
-    held.append(last)
-    yield b"".join(held)
-
-
-class POP3Factory(ServerFactory):
-    """Makes the sessions of one listening port.
-
-    ``hostname`` is the name in the greeting (control file me).
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        portal: Portal,
-        hostname: str,
-        clock: IReactorTime,
-        limits: Limits = Limits(),  # noqa: B008  # frozen
-    ) -> None:
-        self.portal = portal
-        self.hostname = hostname
-        self.clock = clock
-        self.limits = limits
-        # Not a class attribute: as such it would log under the name of the class.
-        self.log = Logger(namespace="qmailldap.pop3")
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        protocol = POP3(self.portal, self.hostname, self.limits, self.clock)
-        protocol.factory = self
-        return protocol

@@ -570,7 +570,7 @@ class UnfinishedTests(DirectoryTestCase):
 
         # After 4 s for the connection 1 s is left, in which the server says nothing.
         self.one.bind = binds_slowly
-        directory = self.start_directory(self.one, self.two)
+        directory = self.start_directory(self.one, self.two, limits={"connections": 1})
         searches = [self.begin(directory.find(b"joe")) for _ in range(2 * UNFINISHED_IN_A_ROW)]
         self.network.settle(5.1)
         for found in searches:
