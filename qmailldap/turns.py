@@ -41,5 +41,6 @@ class Turns:
             return await work()
         finally:
             lock.release()
-            if not lock.locked:
-                self._locks.pop(name, None)
+            # Whoever was let in may be done already, and somebody new may hold a new lock.
+            if not lock.locked and self._locks.get(name) is lock:
+                del self._locks[name]
