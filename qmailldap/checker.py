@@ -9,12 +9,14 @@ from __future__ import annotations
 import random
 import secrets
 from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
@@ -46,11 +48,11 @@ class Directory(Protocol):
 class Proof(Protocol):
     """One way to prove a password."""
 
-    async def prove(self, entries: tuple[Entry, ...], password: bytes) -> bool:
+    async def prove(self, login: bytes, entries: tuple[Entry, ...], password: bytes) -> bool:
         """Whether the password is that of any of the entries. Raises `LoginRefused`."""
 
-    async def pretend(self, password: bytes) -> None:
-        """Take the time that a wrong password takes."""
+    async def pretend(self, login: bytes, password: bytes) -> None:
+        """Take the time that a wrong password takes. Raises `LoginRefused` where that would."""
 
 
 class HashProof:
@@ -60,11 +62,11 @@ class HashProof:
         self._offload = offload
         self._decoys = Decoys()
 
-    async def prove(self, entries: tuple[Entry, ...], password: bytes) -> bool:
+    async def prove(self, login: bytes, entries: tuple[Entry, ...], password: bytes) -> bool:
         dn = entries[0].dn
         values = [value for entry in entries for value in password_values(entry)]
         if not values:
-            await self.pretend(password)
+            await self.pretend(login, password)
             raise LoginRefused(
                 Refusal.WRONG_CREDENTIALS, f"{dn} has no userPassword that can be read"
             )
@@ -84,7 +86,7 @@ class HashProof:
             raise LoginRefused(Refusal.TEMPORARY, f"{dn} has {len(values)} values of userPassword")
         if not proved and not took_long:
             # What was computed may be less than what an unknown user costs.
-            await self.pretend(password)
+            await self.pretend(login, password)
         if not proved and malformed is not None:
             raise LoginRefused(
                 Refusal.RECORD_INCORRECT,
@@ -98,7 +100,7 @@ class HashProof:
             )
         return proved
 
-    async def pretend(self, password: bytes) -> None:
+    async def pretend(self, login: bytes, password: bytes) -> None:
         await self._verify(self._decoys.commonest(), password)
 
     async def _verify(self, stored: StoredPassword, password: bytes) -> bool:
@@ -119,17 +121,21 @@ class RebindProof:
         # The connections for binds are few, and must not all be held by guesses at one entry.
         self._turns = Turns(clock)
 
-    async def prove(self, entries: tuple[Entry, ...], password: bytes) -> bool:
+    async def prove(self, login: bytes, entries: tuple[Entry, ...], password: bytes) -> bool:
         for entry in entries:
-            try:
-                proved = await self._turns.take(entry.dn, partial(self._bind, entry.dn, password))
-            except Busy as error:
-                raise LoginRefused(
-                    Refusal.TEMPORARY, str(error), shown=Refusal.WRONG_CREDENTIALS
-                ) from None
-            if proved:
+            if await self._in_turn(entry.dn, partial(self._bind, entry.dn, password)):
                 return True
         return False
+
+    async def _in_turn(
+        self, name: str, proof: Callable[[], Coroutine[Deferred[Any], Any, bool]]
+    ) -> bool:
+        try:
+            return await self._turns.take(name, lambda: Deferred.fromCoroutine(proof()))
+        except Busy as error:
+            raise LoginRefused(
+                Refusal.TEMPORARY, str(error), shown=Refusal.WRONG_CREDENTIALS
+            ) from None
 
     async def _bind(self, dn: str, password: bytes) -> bool:
         begun = self._clock.seconds()
@@ -137,7 +143,13 @@ class RebindProof:
         self._judged.append(self._clock.seconds() - begun)
         return proved
 
-    async def pretend(self, password: bytes) -> None:
+    async def pretend(self, login: bytes, password: bytes) -> None:
+        # An entry's guesses wait for each other, and so must those at a name that has none, however
+        # it is spelt: a directory compares without case and with blanks folded.
+        name = b"?" + b" ".join(login.lower().split())
+        await self._in_turn(name.decode("latin-1"), self._pretend)
+
+    async def _pretend(self) -> bool:
         if self._judged:
             await deferLater(self._clock, random.choice(self._judged))
         else:
@@ -145,6 +157,7 @@ class RebindProof:
             # later: a directory need not compute a hash for an entry that does not exist.
             nobody = f"uid={secrets.token_hex(8)},{self._base}".rstrip(",")
             await self._directory.prove(nobody, b"x")
+        return False
 
 
 @implementer(ICredentialsChecker)
@@ -185,7 +198,9 @@ class LDAPChecker:
         except LoginRefused as refused:
             if refused.shown is Refusal.WRONG_CREDENTIALS:
                 taken = self._clock.seconds() - begun
-                await deferLater(self._clock, REFUSAL_GRID - taken % REFUSAL_GRID)
+                # A guesser who does not wait to be told is still told of in the log.
+                with suppress(CancelledError):
+                    await deferLater(self._clock, REFUSAL_GRID - taken % REFUSAL_GRID)
             raise
 
     async def _judge(self, login: bytes, password: bytes) -> Account:
@@ -194,14 +209,14 @@ class LDAPChecker:
             # An empty password is never right, whatever hash or directory would say of it: a simple
             # bind with one succeeds, as anonymous (RFC 4513, section 5.1.2).
             if not entries or not password:
-                await self._proof.pretend(password)
+                await self._proof.pretend(login, password)
                 if too_large:
                     raise LoginRefused(
                         Refusal.RECORD_INCORRECT, too_large, shown=Refusal.WRONG_CREDENTIALS
                     )
                 why = "empty password" if entries else "no such user"
                 raise LoginRefused(Refusal.WRONG_CREDENTIALS, why)
-            if not await self._proof.prove(entries, password):
+            if not await self._proof.prove(login, entries, password):
                 raise LoginRefused(Refusal.WRONG_CREDENTIALS, "wrong password")
         except DirectoryUnavailable as error:
             raise LoginRefused(Refusal.DIRECTORY_UNREACHABLE, str(error)) from None

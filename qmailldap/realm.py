@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
@@ -20,6 +21,9 @@ from qmailldap.turns import Turns
 
 __all__ = ["MailRealm"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 @implementer(IRealm)
 class MailRealm:
@@ -28,8 +32,8 @@ class MailRealm:
     def __init__(self, cluster: Cluster, offload: Offload, clock: IReactorTime) -> None:
         self._cluster = cluster
         self._offload = offload
-        # To list a large mailbox takes a while, and many sessions of one user would take all
-        # threads for it.
+        # To list or update a large mailbox takes a while, and many sessions of one user would take
+        # all threads for it.
         self._turns = Turns(clock)
 
     def requestAvatar(
@@ -54,8 +58,8 @@ class MailRealm:
                 f"the mail is kept by {account.mail_host}, and sessions are not forwarded yet",
             )
         try:
-            mailbox = await self._turns.take(
-                account.mailbox, lambda: open_mailbox(self._offload, account.mailbox)
+            mailbox = await open_mailbox(
+                self._offload, account.mailbox, exclusively=self._in_turn(account.mailbox)
             )
         except MailboxMissing as error:
             raise LoginRefused(Refusal.MAILBOX_MISSING, str(error)) from None
@@ -66,3 +70,12 @@ class MailRealm:
         except MemoryError:
             raise LoginRefused(Refusal.OUT_OF_MEMORY, account.mailbox) from None
         return interface, mailbox, mailbox.close
+
+    def _in_turn(self, mailbox: str) -> Offload:
+        """The offload, for one session of a mailbox at a time."""
+
+        def offload(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+            work = partial(self._offload, function, *args, **kwargs)
+            return Deferred.fromCoroutine(self._turns.take(mailbox, work))
+
+        return offload

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TypeVar
 
-from twisted.internet.defer import DeferredLock, TimeoutError
+from twisted.internet.defer import Deferred, DeferredLock, TimeoutError
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from qmailldap.threads import WAIT_LIMIT, Busy
 
@@ -25,9 +26,11 @@ class Turns:
         self._clock = clock
         self._locks: dict[str, DeferredLock] = {}
 
-    async def take(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
-        """``work()``, when everybody who came before for this name has done theirs.
+    async def take(self, name: str, work: Callable[[], Deferred[T]]) -> T:
+        """What ``work()`` gives, when everybody who came before for this name has done theirs.
 
+        Cancelled while it waits, it gives up its turn. Cancelled later, it keeps it until the work
+        is done: a thread or a server goes on with what it has begun, whoever has lost interest.
         Raises `Busy` when too many are waiting or the wait is too long, and what the work raises.
         """
         lock = self._locks.setdefault(name, DeferredLock())
@@ -37,10 +40,15 @@ class Turns:
             await lock.acquire().addTimeout(WAIT_LIMIT, self._clock)
         except TimeoutError:
             raise Busy(f"{name} was not free in time") from None
-        try:
-            return await work()
-        finally:
+        asked: Deferred[T] = Deferred()
+
+        def done(result: T | Failure) -> None:
             lock.release()
             # Whoever was let in may be done already, and somebody new may hold a new lock.
             if not lock.locked and self._locks.get(name) is lock:
                 del self._locks[name]
+            if not asked.called:
+                asked.callback(result)
+
+        work().addBoth(done)
+        return await asked

@@ -195,6 +195,13 @@ class HashTests(CheckerTestCase):
             answered.append(round(self.clock.seconds() - begun, 3))
         self.assertEqual(answered, [0.1, 0.1, 0.1, 0.2])
 
+    def test_a_guesser_who_does_not_wait_to_be_refused_is_refused_all_the_same(self) -> None:
+        pending = self.checked(b"joe", b"x")
+        pending.cancel()
+        refused = self.failureResultOf(pending, LoginRefused).value
+        self.assertEqual(refused.detail, "wrong password")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_one_of_few_cheap_hashes_costs_what_an_unknown_user_costs(self) -> None:
         self.directory.entries = {"joe": (record(SSHA),), "ann": (record(BCRYPT),)}
         self.assert_refused(Refusal.WRONG_CREDENTIALS, b"ann", b"x")
@@ -339,6 +346,24 @@ class RebindTests(CheckerTestCase):
         for each in guesses[:-1]:
             each.addErrback(lambda failure: failure.trap(LoginRefused, CancelledError))
             each.cancel()
+        # The directory goes on with the one it has begun.
+        self.assertEqual(len(under_way), 2)
+
+    def test_guesses_at_a_name_that_nobody_has_wait_for_each_other_as_well(self) -> None:
+        self.directory.bind_takes = 0.22
+        self.assert_let_in(b"joe")
+        spellings = (b"nobody", b"NoBody", b" nobody  ")
+        guesses = [self.checked(spelling, b"x") for spelling in spellings]
+        answered = []
+        begun = self.clock.seconds()
+        for _ in range(100):
+            self.clock.advance(0.01)
+            answered.append(sum(guess.called for guess in guesses))
+        self.assertEqual(begun + 1, round(self.clock.seconds(), 6))
+        # 0.22 s each, one after the other, each held to a multiple of 0.1 s.
+        self.assertEqual([answered.index(count) // 10 for count in (1, 2, 3)], [2, 4, 6])
+        for guess in guesses:
+            self.failureResultOf(guess, LoginRefused)
 
     def test_later_ones_wait_as_long_as_a_refused_bind_took(self) -> None:
         self.directory.bind_takes = 0.25

@@ -89,6 +89,34 @@ class MailRealmTests(SynchronousTestCase):
         detail = self.assert_refused(Refusal.MAILHOST_UNREACHABLE, mail_host="there.example.org")
         self.assertIn("there.example.org", detail)
 
+    def test_one_session_at_a_time_goes_through_a_mailbox(self) -> None:
+        asked: list[Deferred[Any]] = []
+
+        def held_back(function: Any, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
+            work: Deferred[Any] = Deferred()
+            work.addCallback(lambda _: function(*args, **kwargs))
+            asked.append(work)
+            return work
+
+        control = Control(ldapserver=(ServerAddress("localhost"),))
+        realm = MailRealm(Cluster(control), held_back, Clock())
+        first = realm.requestAvatar(self.account(None), None, IMaildrop)
+        second = realm.requestAvatar(self.account(None), None, IMaildrop)
+        self.assertEqual(len(asked), 1)
+        asked[0].callback(None)
+        self.assertEqual(len(asked), 2)
+        mailbox: Any = self.successResultOf(first)[1]
+        # Its update waits for the other session's listing, its messages do not.
+        updated = mailbox.sync()
+        mailbox.getMessage(0)
+        self.assertEqual(len(asked), 3)
+        asked[2].callback(None)
+        asked[1].callback(None)
+        self.successResultOf(second)
+        self.assertEqual(len(asked), 4)
+        asked[3].callback(None)
+        self.assertEqual(self.successResultOf(updated), 0)
+
     def test_a_missing_mailbox_is_said_to_be_missing(self) -> None:
         self.home.rename(self.home.with_name("elsewhere"))
         self.assertIn(str(self.maildir), self.assert_refused(Refusal.MAILBOX_MISSING))

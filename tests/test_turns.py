@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.threads import WAIT_LIMIT, Busy
@@ -17,9 +20,9 @@ class TurnsTests(SynchronousTestCase):
         self.begun: list[Deferred[str]] = []
 
     def take(self, name: str) -> Deferred[str]:
-        async def work() -> str:
+        def work() -> Deferred[str]:
             self.begun.append(Deferred())
-            return await self.begun[-1]
+            return self.begun[-1]
 
         return Deferred.fromCoroutine(self.turns.take(name, work))
 
@@ -40,14 +43,28 @@ class TurnsTests(SynchronousTestCase):
         self.failureResultOf(first, OSError)
         self.assertEqual(len(self.begun), 2)
 
-    def test_one_that_goes_away_gives_up_its_turn(self) -> None:
-        first, second, third = self.take("a"), self.take("a"), self.take("a")
-        for each in (second, first):
-            each.cancel()
-            self.failureResultOf(each, CancelledError)
+    def test_one_that_waits_and_goes_away_gives_up_its_turn(self) -> None:
+        _, second, third = self.take("a"), self.take("a"), self.take("a")
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.begun[0].callback("first")
         self.assertEqual(len(self.begun), 2)
         self.begun[1].callback("third")
         self.assertEqual(self.successResultOf(third), "third")
+
+    def test_one_that_works_and_goes_away_keeps_its_turn_until_the_work_is_done(self) -> None:
+        # Or many who come and go would have their work done all at once.
+        outcomes: list[Any] = ["done", Failure(OSError("nobody hears of it"))]
+        for outcome in outcomes:
+            first, second = self.take("a"), self.take("a")
+            first.cancel()
+            self.failureResultOf(first, CancelledError)
+            self.assertEqual(len(self.begun), 1)
+            self.begun[0].callback(outcome)
+            self.assertEqual(len(self.begun), 2)
+            self.begun[1].callback("second")
+            self.assertEqual(self.successResultOf(second), "second")
+            self.begun.clear()
 
     def test_too_many_are_refused_at_once(self) -> None:
         for _ in range(1 + MOST_WAITING):

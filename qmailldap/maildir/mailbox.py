@@ -29,16 +29,22 @@ _log = Logger(namespace="qmailldap.maildir")
 
 
 async def open_mailbox(
-    offload: Offload, path: str | bytes, *, time: Callable[[], float] = time.time
+    offload: Offload,
+    path: str | bytes,
+    *,
+    exclusively: Offload | None = None,
+    time: Callable[[], float] = time.time,
 ) -> MaildirMailbox:
     """Open the Maildir at ``path`` for a session, its tmp/ tidied and its messages listed.
 
-    ``time`` gives the seconds since the epoch. Raises `MailboxMissing`, `MailboxCorrupted`, another
-    ``OSError``, and what the offload itself fails with.
+    ``exclusively`` is for the work that goes through the whole mailbox, where that is to be done by
+    one session at a time; ``time`` gives the seconds since the epoch. Raises `MailboxMissing`,
+    `MailboxCorrupted`, another ``OSError``, and what the offload itself fails with.
     """
     maildir = Maildir(os.fsencode(path), time=time)
-    not_cleaned, listing = await offload(_begin, maildir)
-    mailbox = MaildirMailbox(offload, maildir, listing)
+    exclusively = exclusively or offload
+    not_cleaned, listing = await exclusively(_begin, maildir)
+    mailbox = MaildirMailbox(offload, exclusively, maildir, listing)
     mailbox._warn("not-cleaned", not_cleaned)
     return mailbox
 
@@ -51,8 +57,11 @@ def _begin(maildir: Maildir) -> tuple[Failures, Listing]:
 class MaildirMailbox:
     """A Maildir as one session sees it: the messages that were there when it was opened."""
 
-    def __init__(self, offload: Offload, maildir: Maildir, listing: Listing) -> None:
+    def __init__(
+        self, offload: Offload, exclusively: Offload, maildir: Maildir, listing: Listing
+    ) -> None:
         self._offload = offload
+        self._exclusively = exclusively
         self._maildir = maildir
         self._listing = listing
         self._octets = sum(listing.sizes)
@@ -138,7 +147,7 @@ class MaildirMailbox:
         self._syncing.append(asked)
         if len(self._syncing) == 1:
             marked = frozenset(self._deleted)
-            self._offload(self._maildir.finish, marked).addBoth(self._finished)
+            self._exclusively(self._maildir.finish, marked).addBoth(self._finished)
         return asked
 
     def close(self) -> None:

@@ -249,6 +249,7 @@ class POP3(pop3.POP3):
             if not self._ended:
                 raise
             # The client has gone, and connectionLost has cancelled its login.
+            self._session.abandoned(user)
         except LoginRefused as refused:
             self._login_refused(user, refused)
         except UnauthorizedLogin as error:

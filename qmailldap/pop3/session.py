@@ -62,6 +62,10 @@ class Session:
             detail=printable(refused.detail.encode("utf-8", "replace")),
         )
 
+    def abandoned(self, user: bytes) -> None:
+        """The client left before its login was judged."""
+        self.log.info("abandoned user={user} peer={peer}", user=printable(user), peer=self.peer)
+
     def logged_out(self, how: str, deleted: int, left: int) -> None:
         """``how`` is quit, or what ended the session instead: nothing is deleted then."""
         self.log.info(

@@ -333,10 +333,10 @@ class SyncTests(MailboxTestCase):
         def refuse(function: object, /, *args: object, **kwargs: object) -> Deferred[Any]:
             return fail(Busy("full"))
 
-        self.patch(mailbox, "_offload", refuse)
+        self.patch(mailbox, "_exclusively", refuse)
         self.failureResultOf(mailbox.sync(), Busy)
         self.assertIn("cur/2.b:2,", files_of(self.path))
-        self.patch(mailbox, "_offload", here)
+        self.patch(mailbox, "_exclusively", here)
         self.assertEqual(0, self.successResultOf(mailbox.sync()))
         self.assertNotIn("cur/2.b:2,", files_of(self.path))
 

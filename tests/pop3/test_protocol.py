@@ -592,6 +592,12 @@ class LogTests(SynchronousTestCase):
             ['refused user=joe peer=192.168.1.1 reason=record-incorrect detail="qmailUID is x"'],
         )
 
+    def test_a_client_that_leaves_before_it_is_judged_is_a_line(self) -> None:
+        self.server.realm.held = Deferred()
+        self.server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
+        self.server.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.events, ["abandoned user=joe peer=192.168.1.1"])
+
     def test_the_peer_is_not_asked_for_before_the_client_has_spoken(self) -> None:
         # A proxy's header comes after the connection is made.
         self.server.transport.peerAddr = IPv4Address("TCP", "192.0.2.7", 1)
