@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService, MultiService, Service
 from twisted.application.strports import service as listener
 from twisted.cred.portal import Portal
@@ -123,10 +122,6 @@ class POP3Service(MultiService):
         for warning in (*self._control.warnings, *_not_yet_supported(self._control)):
             self._log.warn("control {warning}", warning=warning)
         super().startService()
-
-    def listening_ports(self) -> list[StreamServerEndpointService]:
-        """The services that listen, in the order of --listen."""
-        return [each for each in self if isinstance(each, StreamServerEndpointService)]
 
 
 def _shown(error: Exception) -> str:

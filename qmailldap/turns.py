@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock, TimeoutError
+from twisted.internet.defer import Deferred, DeferredLock, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -50,5 +50,5 @@ class Turns:
             if not asked.called:
                 asked.callback(result)
 
-        work().addBoth(done)
+        maybeDeferred(work).addBoth(done)
         return await asked

@@ -186,4 +186,4 @@ class WaysToStartTests(SynchronousTestCase):
         application: Any = IService(tac["application"])
         (service,) = application
         self.assertIsInstance(service, POP3Service)
-        self.assertEqual(len(service.listening_ports()), 2)
+        self.assertEqual([each.name for each in service if each.name], ["tcp:1", "tcp:2"])

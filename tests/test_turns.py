@@ -66,6 +66,14 @@ class TurnsTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(second), "second")
             self.begun.clear()
 
+    def test_work_that_cannot_even_begin_lets_the_next_one_work(self) -> None:
+        def broken() -> Deferred[str]:
+            raise ValueError("no")
+
+        self.failureResultOf(Deferred.fromCoroutine(self.turns.take("a", broken)), ValueError)
+        self.take("a")
+        self.assertEqual(len(self.begun), 1)
+
     def test_too_many_are_refused_at_once(self) -> None:
         for _ in range(1 + MOST_WAITING):
             self.assertNoResult(self.take("a"))

@@ -54,9 +54,3 @@ class LineBuffer:
             self._too_long = False
             raise LineTooLong
         return line
-
-    def take_rest(self) -> bytes:
-        """Everything that is held, which is then held no more."""
-        rest = self._octets[self._start :]
-        self._octets, self._start, self._too_long = b"", 0, False
-        return rest

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .processes import run
+from .server import PROJECT
 from .site import SiteTestCase
 from .slapd import SERVICE_DN, SERVICE_PASSWORD
 from .users import SUFFIX, user_dn
@@ -89,3 +91,19 @@ class SchemaTests(SiteTestCase):
         slapd = self.new_slapd(f"slapd-{name}")
         with self.assertRaisesRegex(AssertionError, why):
             await slapd.start()
+
+    async def test_the_lines_in_the_guide_are_good_for_slapd(self) -> None:
+        guide = (PROJECT / "docs" / "administration.md").read_text()
+        (sample,) = re.findall(r"```\n(include .*?)```", guide, re.DOTALL)
+        schemas, _, database = sample.partition("\n\n")
+        own = str(PROJECT / "schema" / "qmail.schema")
+        configuration = self.directory / "slapd.conf"
+        configuration.write_text(
+            schemas.replace("/etc/ldap/schema/qmail.schema", own)
+            + "\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\n"
+            + f'database mdb\nsuffix "{SUFFIX}"\ndirectory {self.directory}\n'
+            + database
+        )
+        finished = await run(["/usr/sbin/slaptest", "-u", "-f", str(configuration)], 10)
+        self.assertEqual(finished.code, 0, finished.text)
+        self.assertIn("succeeded", finished.text)

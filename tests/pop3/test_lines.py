@@ -44,13 +44,6 @@ class LineBufferTests(SynchronousTestCase):
         self.assertEqual(lines_of(b"x" * 11 + b"\r\nok\r\n"), [None, b"ok"])
         self.assertEqual(lines_of(*[b"x" * 7] * 1000, b"\r\n", b"ok\r\n"), [None, b"ok"])
 
-    def test_the_rest_can_be_taken_away(self) -> None:
-        buffer = LineBuffer(LONGEST)
-        buffer.append(b"a\r\nb\r\nc")
-        self.assertEqual(buffer.next_line(), b"a")
-        self.assertEqual(buffer.take_rest(), b"b\r\nc")
-        self.assertEqual((len(buffer), buffer.next_line()), (0, None))
-
     @given(st.lists(st.sampled_from([b"a", b"bb", b"\r", b"\n", b"\r\n", b"c" * 9]), max_size=40))
     def test_the_cutting_of_the_stream_makes_no_difference(self, pieces: list[bytes]) -> None:
         whole = b"".join(pieces)
