@@ -333,5 +333,7 @@ class DaemonTests(TestCase):
             started = await self.start(port)
         self.assertNotEqual(started.code, 0)
         self.assertIn("--listen", started.text)
-        self.assertFalse(self.pidfile.exists())
-        self.assertIn(f"{HOST}:{port}", (self.directory / "log").read_text())
+        # The daemon that ends tells its parent first.
+        log, address = self.directory / "log", f"{HOST}:{port}"
+        await wait_until(lambda: address in log.read_text(), 10, "the reason in the log")
+        await wait_until(lambda: not self.pidfile.exists(), 10, "the end of the pid file")
