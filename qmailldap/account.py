@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import attrs
 
 from qmailldap.printable import printable
+from qmailldap.quota import Quota
 from qmailldap.refusal import LoginRefused, Refusal
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "Account",
     "AccountDefaults",
     "Entry",
-    "Quota",
     "join_path",
     "parse_account",
     "password_values",
@@ -65,14 +65,6 @@ class Entry:
     def values(self, name: str) -> tuple[bytes, ...]:
         """All values of the attribute, which is named in any case; empty when there are none."""
         return self.attributes.get(name.lower(), ())
-
-
-@attrs.frozen
-class Quota:
-    """How much a mailbox may hold: ``size`` in octets, ``count`` in messages; 0 is no limit."""
-
-    size: int = 0
-    count: int = 0
 
 
 @attrs.frozen

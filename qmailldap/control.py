@@ -14,7 +14,8 @@ from pathlib import Path
 
 import attrs
 
-from qmailldap.account import HIGHEST_ID, LOWEST_ID, AccountDefaults, Quota, path_is_allowed
+from qmailldap.account import HIGHEST_ID, LOWEST_ID, AccountDefaults, path_is_allowed
+from qmailldap.quota import Quota
 
 __all__ = [
     "DOT_MODES",

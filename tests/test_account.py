@@ -10,11 +10,11 @@ from qmailldap.account import (
     Account,
     AccountDefaults,
     Entry,
-    Quota,
     join_path,
     parse_account,
     path_is_allowed,
 )
+from qmailldap.quota import Quota
 from qmailldap.refusal import LoginRefused, Refusal
 
 GOOD: dict[str, tuple[bytes, ...]] = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.account import Account, Quota
+from qmailldap.account import Account
 from qmailldap.cluster import Cluster
 from qmailldap.control import Control, ServerAddress
+from qmailldap.quota import Quota
 
 
 def account(mail_host: str | None) -> Account:

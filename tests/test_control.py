@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.account import Quota
 from qmailldap.control import Control, ControlError, ServerAddress, read_control
+from qmailldap.quota import Quota
 
 
 class ControlTests(SynchronousTestCase):
