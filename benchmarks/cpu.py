@@ -1,0 +1,57 @@
+"""The CPU time of a server's processes, as Linux counts it in /proc (proc_pid_stat(5))."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Usage", "usage"]
+
+_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class Usage(NamedTuple):
+    """How many processes there are, and the seconds of CPU, user and system, that they took."""
+
+    processes: int
+    cpu: float
+
+
+class _Process(NamedTuple):
+    pid: int
+    parent: int
+    session: int
+    ticks: int
+
+
+def usage(leader: int) -> Usage:
+    """All that a server has used so far; ``leader`` is its first process and leads its session.
+
+    Counted are its descendants and whoever is in its session, so that one whose parent has ended
+    is not lost. Of those that have ended the parent has the time (cutime, cstime), once it has
+    waited for them.
+    """
+    processes = list(_all())
+    family = {leader}
+    size = 0
+    while size < len(family):
+        size = len(family)
+        family |= {
+            each.pid for each in processes if each.session == leader or each.parent in family
+        }
+    ticks = [each.ticks for each in processes if each.pid in family]
+    return Usage(len(ticks), sum(ticks) / _PER_SECOND)
+
+
+def _all() -> Iterator[_Process]:
+    for directory in Path("/proc").glob("[1-9]*"):
+        try:
+            text = (directory / "stat").read_text("utf-8", "replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        # The name, in parentheses, may hold anything. Fields below are numbered from 3, the state.
+        fields = text.rpartition(")")[2].split()
+        ticks = sum(int(field) for field in fields[11:15])  # utime, stime, cutime, cstime
+        yield _Process(int(directory.name), int(fields[1]), int(fields[3]), ticks)
