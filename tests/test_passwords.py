@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from qmailldap import crypt3
 from qmailldap.passwords import (
     DEFAULT_DECOY,
     Decoys,
     MalformedHash,
     StoredPassword,
-    crypt3,
     digests,
     parse_password,
     parser,

@@ -6,7 +6,7 @@ import hashlib
 import re
 from base64 import b64encode
 
-from qmailldap.passwords.crypt3 import Crypt
+from qmailldap.passwords.crypted import Crypt
 from qmailldap.passwords.derived import PBKDF2, Argon2
 from qmailldap.passwords.digests import Digest, NetscapeMD5, Salted, Unsalted, find_digest
 from qmailldap.passwords.settings import read_setting

@@ -2,27 +2,29 @@
 
 Not by an extension module: those hold the interpreter lock for as long as the hash takes, which
 stops the reactor, while ctypes lets go of it (design.md, "Choices"). Nor by the standard library,
-which has lost its crypt in Python 3.13.
+which has lost its crypt in Python 3.13. Only the standard library may enter here: the process that
+reads shadow has nothing else.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import threading
-from hmac import compare_digest
 
-import attrs
-
-from qmailldap.passwords.settings import Setting
-
-__all__ = ["Crypt", "crypt"]
+__all__ = ["crypt", "preferred_setting"]
 
 _LIBRARIES = ("libcrypt.so.2", "libcrypt.so.1")
 """libxcrypt under its two names; the second is also glibc's own."""
 
 _CRYPT_DATA_SIZE = 131232
 """Octets of glibc's ``struct crypt_data``; libxcrypt's has 32768."""
+
+_SETTING_SIZE = 192
+"""Octets of the longest setting: libxcrypt's CRYPT_GENSALT_OUTPUT_SIZE."""
+
+_ALPHABET = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def _load(names: tuple[str, ...] = _LIBRARIES) -> ctypes.CDLL:
@@ -68,17 +70,29 @@ def crypt(password: bytes, setting: bytes) -> bytes | None:
     return hashed
 
 
-@attrs.frozen(repr=False)
-class Crypt:
-    """A value of crypt(3): hashing a password with the value as setting gives the value again."""
+def preferred_setting() -> bytes:
+    """A setting with a fresh salt, of the method and the cost that the host gives new passwords.
 
-    _setting: Setting
-    _value: bytes
-
-    def matches(self, password: bytes) -> bool:
-        hashed = crypt(password, self._value)
-        return hashed is not None and compare_digest(hashed, self._value)
-
-    def decoy(self) -> Crypt:
-        # A setting alone is a value without a digest.
-        return Crypt(self._setting, self._setting.with_random_salt())
+    By crypt_gensalt(3), which chooses both; ``$6$`` where the library has no such function, as
+    glibc's own has not. Raises ``OSError`` where it has one and that makes none.
+    """
+    try:
+        gensalt = _library.crypt_gensalt_rn
+    except AttributeError:
+        return b"$6$" + bytes(_ALPHABET[octet & 63] for octet in os.urandom(16))
+    gensalt.argtypes = [
+        ctypes.c_char_p,
+        ctypes.c_ulong,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+    ]
+    gensalt.restype = ctypes.c_char_p
+    ctypes.set_errno(0)
+    setting = ctypes.create_string_buffer(_SETTING_SIZE)
+    made: bytes | None = gensalt(None, 0, None, 0, setting, _SETTING_SIZE)
+    if made is None or made.startswith(b"*"):
+        failure = ctypes.get_errno()
+        raise OSError(failure, f"crypt_gensalt(3): {os.strerror(failure)}")
+    return made
