@@ -88,8 +88,10 @@ class Account:
     """Whom a login turned out to be; what a checker returns as avatar id.
 
     ``login`` is the name as the client gave it. ``home`` and ``mailbox`` are absolute paths;
-    ``names_both`` says that the record named the two of them. ``mail_host`` is None where the
-    record has none, ``max_message_size`` is in octets, 0 for no limit.
+    ``delivery`` is the mailbox as the record or the default words it, perhaps relative to home, and
+    ``names_both`` says that the record named both. With ``asks_dot_qmail``, ~/.qmail may name
+    another mailbox. ``mail_host`` is None where the record has none, ``max_message_size`` is in
+    octets, 0 for no limit.
     """
 
     login: bytes
@@ -98,10 +100,27 @@ class Account:
     gid: int
     home: str
     mailbox: str
+    delivery: str
     names_both: bool
     quota: Quota
     max_message_size: int
     mail_host: str | None
+    asks_dot_qmail: bool = False
+
+    def environment(self) -> dict[bytes, bytes]:
+        """The variables of programs that are run for the account: reference.md, "auth_pop"."""
+        variables = {b"USER": self.login, b"AUTHENTICATED": self.login, b"HOME": _octets(self.home)}
+        if self.names_both:
+            variables[b"MAILDIR"] = _octets(self.delivery)
+        if self.quota.is_set:
+            variables[b"MAILDIRQUOTA"] = str(self.quota).encode("ascii")
+        if self.max_message_size:
+            variables[b"DATASIZE"] = b"%d" % self.max_message_size
+        return variables
+
+
+def _octets(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
 
 
 def parse_account(login: bytes, entry: Entry, defaults: AccountDefaults) -> Account:
@@ -117,7 +136,7 @@ def parse_account(login: bytes, entry: Entry, defaults: AccountDefaults) -> Acco
     mail_host = _single(entry, "mailHost")
     uid = _id(entry, "qmailUID", defaults.uid, "ldapuid")
     gid = _id(entry, "qmailGID", defaults.gid, "ldapgid")
-    home, mailbox, names_both = _paths(entry, defaults)
+    home, delivery, names_both = _paths(entry, defaults)
     size = _number(entry, "mailQuotaSize")
     count = _number(entry, "mailQuotaCount")
     max_message_size = _number(entry, "mailSizeMax")
@@ -127,7 +146,8 @@ def parse_account(login: bytes, entry: Entry, defaults: AccountDefaults) -> Acco
         uid=uid,
         gid=gid,
         home=home,
-        mailbox=mailbox,
+        mailbox=join_path(home, delivery),
+        delivery=delivery,
         names_both=names_both,
         quota=Quota(
             size=defaults.quota.size if size is None else size,
@@ -206,15 +226,15 @@ def _path(entry: Entry, name: str) -> str | None:
 
 
 def _paths(entry: Entry, defaults: AccountDefaults) -> tuple[str, str, bool]:
-    """HOME, the mailbox, and whether the record names both: the table of reference.md, step 6."""
+    """HOME, the mailbox as it is worded, whether the record names both: reference.md, step 6."""
     home = _path(entry, "homeDirectory")
     if home is not None and not home.startswith("/"):
         raise LoginRefused(Refusal.RECORD_INCORRECT, f"homeDirectory {home} is not absolute")
     store = _path(entry, "mailMessageStore")
     if home is not None and store is not None:
-        return home, join_path(home, store), True
+        return home, store, True
     if home is not None:
-        return home, join_path(home, defaults.delivery), False
+        return home, defaults.delivery, False
     if store is None:
         raise LoginRefused(Refusal.RECORD_INCORRECT, "neither homeDirectory nor mailMessageStore")
     if not store.startswith("/"):
@@ -224,4 +244,4 @@ def _paths(entry: Entry, defaults: AccountDefaults) -> tuple[str, str, bool]:
                 f"mailMessageStore {store} is relative, and no control file ldapmessagestore",
             )
         store = defaults.message_store + store
-    return store, join_path(store, defaults.delivery), False
+    return store, defaults.delivery, False

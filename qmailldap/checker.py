@@ -1,4 +1,4 @@
-"""Who a login is: the credentials checker on the directory.
+"""Who a login is: the credentials checker on the directory, and on passwd beside it.
 
 Finds the record, has the password proved, and only then judges the record: until the password is
 right, every refusal reads and takes the same (design.md, "Contracts").
@@ -6,9 +6,7 @@ right, every refusal reads and takes the same (design.md, "Contracts").
 
 from __future__ import annotations
 
-import random
 import secrets
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -23,18 +21,26 @@ from zope.interface import implementer
 
 from qmailldap.account import Account, AccountDefaults, Entry, parse_account, password_values
 from qmailldap.directory import DirectoryUnavailable, EntryTooLarge
+from qmailldap.durations import Durations
 from qmailldap.passwords import Decoys, MalformedHash, StoredPassword, parse_password
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
 from qmailldap.turns import Turns
 
-__all__ = ["REFUSAL_GRID", "Directory", "HashProof", "LDAPChecker", "Proof", "RebindProof"]
+__all__ = [
+    "REFUSAL_GRID",
+    "Directory",
+    "HashProof",
+    "LDAPChecker",
+    "LocalUsers",
+    "Proof",
+    "RebindProof",
+]
 
 REFUSAL_GRID = 0.1
 """Seconds; a refused login is answered after a multiple of them."""
 
 _MOST_VALUES = 8
-_BINDS_REMEMBERED = 64
 
 
 class Directory(Protocol):
@@ -53,6 +59,35 @@ class Proof(Protocol):
 
     async def pretend(self, login: bytes, password: bytes) -> None:
         """Take the time that a wrong password takes. Raises `LoginRefused` where that would."""
+
+
+class LocalUsers(Protocol):
+    """The users that passwd knows; `qmailldap.local_users.LocalUsers` answers."""
+
+    async def prove(self, login: bytes, password: bytes) -> bool | None:
+        """Whether the password is the user's, None where no password could be.
+
+        Raises ``OSError`` and `Busy` where that is not to be found out.
+        """
+
+    async def pretend(self) -> None:
+        """Take the time that `prove` takes."""
+
+    async def account(self, login: bytes) -> Account:
+        """Whom the login is. Raises `LoginRefused`."""
+
+
+class _NoLocalUsers:
+    """Where passwd is not asked (control file ldaplocaldelivery)."""
+
+    async def prove(self, login: bytes, password: bytes) -> bool | None:
+        return None
+
+    async def pretend(self) -> None:
+        return
+
+    async def account(self, login: bytes) -> Account:
+        raise LoginRefused(Refusal.WRONG_CREDENTIALS, "no such user")
 
 
 class HashProof:
@@ -116,8 +151,8 @@ class RebindProof:
         self._directory = directory
         self._base = base
         self._clock = clock
-        # How long the directory took to judge the password of an entry, lately, in seconds.
-        self._judged: deque[float] = deque(maxlen=_BINDS_REMEMBERED)
+        # How long the directory took to judge the password of an entry.
+        self._judged = Durations(clock)
         # The connections for binds are few, and must not all be held by guesses at one entry.
         self._turns = Turns(clock)
 
@@ -140,7 +175,7 @@ class RebindProof:
     async def _bind(self, dn: str, password: bytes) -> bool:
         begun = self._clock.seconds()
         proved = await self._directory.prove(dn, password)
-        self._judged.append(self._clock.seconds() - begun)
+        self._judged.add(self._clock.seconds() - begun)
         return proved
 
     async def pretend(self, login: bytes, password: bytes) -> None:
@@ -151,7 +186,7 @@ class RebindProof:
 
     async def _pretend(self) -> bool:
         if self._judged:
-            await deferLater(self._clock, random.choice(self._judged))
+            await self._judged.sit_out(self._clock.seconds())
         else:
             # As long as no entry has been judged, this is what is nearest. It is no measure for
             # later: a directory need not compute a hash for an entry that does not exist.
@@ -164,19 +199,26 @@ class RebindProof:
 class LDAPChecker:
     """Turns a login and a password into the `Account` they open.
 
-    ``proof`` is how the site proves passwords. Fails with `LoginRefused`, never with anything else
-    that a client, a record or a directory could cause.
+    ``proof`` is how the site proves passwords, ``local`` who else there is beside the directory:
+    asked only about a login that the directory says it does not know. Fails with `LoginRefused`,
+    never with anything else that a client, a record or a directory could cause.
     """
 
     credentialInterfaces = (IUsernamePassword,)
 
     def __init__(
-        self, directory: Directory, proof: Proof, defaults: AccountDefaults, clock: IReactorTime
+        self,
+        directory: Directory,
+        proof: Proof,
+        defaults: AccountDefaults,
+        clock: IReactorTime,
+        local: LocalUsers | None = None,
     ) -> None:
         self._directory = directory
         self._proof = proof
         self._defaults = defaults
         self._clock = clock
+        self._local = _NoLocalUsers() if local is None else local
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """A Deferred of an `Account`, for credentials that provide ``IUsernamePassword``.
@@ -204,31 +246,59 @@ class LDAPChecker:
             raise
 
     async def _judge(self, login: bytes, password: bytes) -> Account:
+        entries = await self._by_directory(login, password)
+        if not entries:
+            return await self._by_passwd(login, password)
+        if len(entries) > 1:
+            raise LoginRefused(
+                Refusal.TEMPORARY, f"more than one entry: {entries[0].dn} and others"
+            )
+        return parse_account(login, entries[0], self._defaults)
+
+    async def _by_directory(self, login: bytes, password: bytes) -> tuple[Entry, ...]:
+        """The entries of the login, its password proved; none where passwd is to be asked."""
         try:
-            entries, too_large = await self._find(login)
-            # An empty password is never right, whatever hash or directory would say of it: a simple
-            # bind with one succeeds, as anonymous (RFC 4513, section 5.1.2).
-            if not entries or not password:
-                await self._proof.pretend(login, password)
-                if too_large:
-                    raise LoginRefused(
-                        Refusal.RECORD_INCORRECT, too_large, shown=Refusal.WRONG_CREDENTIALS
-                    )
-                why = "empty password" if entries else "no such user"
-                raise LoginRefused(Refusal.WRONG_CREDENTIALS, why)
-            if not await self._proof.prove(login, entries, password):
-                raise LoginRefused(Refusal.WRONG_CREDENTIALS, "wrong password")
+            return await self._proved(login, password)
+        except LoginRefused as refused:
+            if refused.shown is Refusal.WRONG_CREDENTIALS:
+                # Those whom the directory does not know wait for passwd's answer as well.
+                with suppress(CancelledError):
+                    await self._local.pretend()
+            raise
         except DirectoryUnavailable as error:
             raise LoginRefused(Refusal.DIRECTORY_UNREACHABLE, str(error)) from None
         except Busy as error:
             raise LoginRefused(Refusal.TEMPORARY, str(error)) from None
         except MemoryError:
             raise LoginRefused(Refusal.OUT_OF_MEMORY, "to prove a password") from None
-        if len(entries) > 1:
+
+    async def _proved(self, login: bytes, password: bytes) -> tuple[Entry, ...]:
+        entries, too_large = await self._find(login)
+        # An empty password is never right, whatever hash or directory would say of it: a simple
+        # bind with one succeeds, as anonymous (RFC 4513, section 5.1.2).
+        if entries and password:
+            if not await self._proof.prove(login, entries, password):
+                raise LoginRefused(Refusal.WRONG_CREDENTIALS, "wrong password")
+            return entries
+        await self._proof.pretend(login, password)
+        if too_large:
+            raise LoginRefused(Refusal.RECORD_INCORRECT, too_large, shown=Refusal.WRONG_CREDENTIALS)
+        if not password:
+            raise LoginRefused(Refusal.WRONG_CREDENTIALS, "empty password")
+        return entries
+
+    async def _by_passwd(self, login: bytes, password: bytes) -> Account:
+        try:
+            proved = await self._local.prove(login, password)
+        except (OSError, Busy) as error:
             raise LoginRefused(
-                Refusal.TEMPORARY, f"more than one entry: {entries[0].dn} and others"
-            )
-        return parse_account(login, entries[0], self._defaults)
+                Refusal.TEMPORARY, f"passwd: {error}", shown=Refusal.WRONG_CREDENTIALS
+            ) from None
+        if proved is None:
+            raise LoginRefused(Refusal.WRONG_CREDENTIALS, "no such user")
+        if not proved:
+            raise LoginRefused(Refusal.WRONG_CREDENTIALS, "wrong password, by passwd")
+        return await self._local.account(login)
 
     async def _find(self, login: bytes) -> tuple[tuple[Entry, ...], str]:
         """The entries; and what is wrong, where there is one that is too large to be read."""

@@ -9,12 +9,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from twisted.cred.credentials import UsernamePassword
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.account import Account, AccountDefaults, Entry
+from qmailldap.account import Account, AccountDefaults, Entry, parse_account
 from qmailldap.checker import REFUSAL_GRID, HashProof, LDAPChecker, Proof, RebindProof
 from qmailldap.directory import DirectoryUnavailable, EntryTooLarge
+from qmailldap.local_users import LocalUsers
 from qmailldap.passwords import StoredPassword
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy
@@ -391,3 +392,177 @@ class RebindTests(CheckerTestCase):
 
         self.directory.prove = down  # type: ignore[method-assign]
         self.assert_refused(Refusal.DIRECTORY_UNREACHABLE, b"joe")
+
+
+class FakeLocalUsers:
+    """Answers by login, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[bytes, bool | Exception] = {}
+        self.asked: list[str] = []
+
+    async def prove(self, login: bytes, password: bytes) -> bool | None:
+        self.asked.append(f"prove {login.decode()}")
+        answer = self.answers.get(login)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def pretend(self) -> None:
+        self.asked.append("pretend")
+
+    async def account(self, login: bytes) -> Account:
+        self.asked.append(f"account {login.decode()}")
+        return parse_account(login, record(dn=f"passwd:{login.decode()}"), AccountDefaults())
+
+
+class LocalTests(CheckerTestCase):
+    """The login is looked up in passwd where the directory does not know it, and only there."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.directory.entries = {"joe": (record(SSHA),)}
+        self.local = FakeLocalUsers()
+        self.local.answers = {b"ann": True, b"eve": False}
+        self.checker = LDAPChecker(
+            self.directory, self.proof(), AccountDefaults(), self.clock, self.local
+        )
+
+    def proof(self) -> Proof:
+        return HashProof(here)
+
+    def test_a_login_that_passwd_alone_knows_is_let_in(self) -> None:
+        self.assertEqual(self.assert_let_in(b"ann").dn, "passwd:ann")
+        self.assertEqual(self.local.asked, ["prove ann", "account ann"])
+
+    def test_a_wrong_password_by_passwd_is_one(self) -> None:
+        refused = self.assert_refused(Refusal.WRONG_CREDENTIALS, b"eve")
+        self.assertEqual(refused.detail, "wrong password, by passwd")
+        self.assertEqual(self.local.asked, ["prove eve"])
+
+    def test_a_login_that_nobody_knows_is_refused(self) -> None:
+        refused = self.assert_refused(Refusal.WRONG_CREDENTIALS, b"nobody")
+        self.assertEqual(refused.detail, "no such user")
+        self.assertEqual(self.local.asked, ["prove nobody"])
+
+    def test_the_right_password_by_the_directory_asks_nobody_else(self) -> None:
+        self.assertEqual(self.assert_let_in(b"joe").dn, "uid=joe,dc=x")
+        self.assertEqual(self.local.asked, [])
+
+    def test_a_wrong_password_by_the_directory_never_falls_through(self) -> None:
+        self.local.answers[b"joe"] = True
+        for entries in (
+            (record(SSHA),),
+            (record(SSHA, accountstatus=(b"deleted",)),),
+            (record(),),
+            (record(b"*"),),
+            (record(b"{SSHA}c2hvcnQ="),),
+            (record(SSHA), record(SSHA, dn="uid=joe,o=y")),
+        ):
+            self.directory.entries = {"joe": entries}
+            self.local.asked.clear()
+            pending = self.checked(b"joe", b"x")
+            self.clock.advance(REFUSAL_GRID)
+            refused = self.failureResultOf(pending, LoginRefused).value
+            self.assertIs(refused.shown, Refusal.WRONG_CREDENTIALS)
+            self.assertEqual(self.local.asked, ["pretend"])
+
+    def test_an_entry_too_large_to_be_read_is_one_that_the_directory_knows(self) -> None:
+        self.local.answers[b"joe"] = True
+        self.directory.down = EntryTooLarge("an entry of 20000 octets")
+        self.assert_refused(Refusal.RECORD_INCORRECT, b"joe", shown=Refusal.WRONG_CREDENTIALS)
+        self.assertEqual(self.local.asked, ["pretend"])
+
+    def test_a_directory_that_is_down_never_falls_through(self) -> None:
+        self.directory.down = DirectoryUnavailable("no server answers")
+        self.assert_refused(Refusal.DIRECTORY_UNREACHABLE, b"ann")
+        self.assertEqual(self.local.asked, [])
+
+    def test_what_the_directory_knows_and_passwd_too_is_refused_by_the_directory(self) -> None:
+        self.local.answers[b"joe"] = True
+        self.directory.entries = {"joe": (record(SSHA, qmailuid=(b"x",)),)}
+        self.assert_refused(Refusal.RECORD_INCORRECT, b"joe")
+        self.assertEqual(self.local.asked, [])
+
+    def test_an_empty_password_is_never_asked_about(self) -> None:
+        for login in (b"joe", b"ann", b"nobody"):
+            refused = self.assert_refused(Refusal.WRONG_CREDENTIALS, login, b"")
+            self.assertEqual(refused.detail, "empty password")
+        self.assertEqual(self.local.asked, ["pretend"] * 3)
+
+    def test_a_check_that_fails_is_told_to_the_log_alone(self) -> None:
+        for error in (OSError("the broker is gone"), Busy("80 sessions wait")):
+            self.local.answers[b"ann"] = error
+            refused = self.assert_refused(
+                Refusal.TEMPORARY, b"ann", shown=Refusal.WRONG_CREDENTIALS
+            )
+            self.assertEqual(refused.detail, f"passwd: {error}")
+
+    def test_a_guesser_who_does_not_wait_to_be_refused_is_refused_all_the_same(self) -> None:
+        async def pretend() -> None:
+            await Deferred()
+
+        self.local.pretend = pretend  # type: ignore[method-assign]
+        pending = self.checked(b"joe", b"x")
+        pending.cancel()
+        self.clock.advance(REFUSAL_GRID)
+        refused = self.failureResultOf(pending, LoginRefused).value
+        self.assertEqual(refused.detail, "wrong password")
+
+    def test_without_passwd_a_login_that_the_directory_does_not_know_is_refused(self) -> None:
+        self.checker = LDAPChecker(self.directory, self.proof(), AccountDefaults(), self.clock)
+        refused = self.assert_refused(Refusal.WRONG_CREDENTIALS, b"ann")
+        self.assertEqual(refused.detail, "no such user")
+
+
+class SameTimeTests(CheckerTestCase):
+    """Whoever is refused, and whichever of the two knows them, it takes the same time."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.directory.bind_takes = 0.17
+        self.directory.entries = {
+            "joe": (record(SSHA),),
+            "none": (record(),),
+            "locked": (record(b"*"),),
+            "malformed": (record(b"{SSHA}c2hvcnQ="),),
+            "two": (record(SSHA), record(SSHA, dn="uid=two,o=y")),
+        }
+
+    def ask(self, login: bytes, password: bytes) -> Deferred[str]:
+        """The broker: 0.25 s where a password is hashed, 0.02 s where none is."""
+        if login == b"ann":
+            return deferLater(self.clock, 0.25, lambda: "no")
+        if login == b"broken":
+            return fail(OSError("the broker is gone"))
+        return deferLater(self.clock, 0.02, lambda: "unknown")
+
+    def times(self, proof: Proof) -> dict[bytes, float]:
+        local = LocalUsers(self.ask, here, "./Maildir/", self.clock)
+        self.checker = LDAPChecker(self.directory, proof, AccountDefaults(), self.clock, local)
+        times = {}
+        logins = (b"ann", *map(str.encode, self.directory.entries), b"nobody", b"broken")
+        for password in (b"x", b""):
+            for login in logins:
+                begun = self.clock.seconds()
+                pending = self.checked(login, password)
+                for _ in range(200):
+                    if pending.called:
+                        break
+                    self.clock.advance(0.005)
+                self.failureResultOf(pending, LoginRefused)
+                times[login + b" " + password] = round(self.clock.seconds() - begun, 2)
+        return times
+
+    def test_by_hash(self) -> None:
+        times = self.times(HashProof(here))
+        # 0.25 s and then the next multiple of 0.1 s.
+        self.assertEqual(times, dict.fromkeys(times, 0.3))
+
+    def test_by_rebind(self) -> None:
+        self.directory.entries = {"joe": (record(),)}
+        proof = RebindProof(self.directory, "dc=x", self.clock)
+        self.successResultOf(Deferred.fromCoroutine(proof.prove(b"joe", (record(),), PASSWORD)))
+        times = self.times(proof)
+        # 0.17 s, 0.25 s and then the next multiple of 0.1 s.
+        self.assertEqual(times, dict.fromkeys(times, 0.5))

@@ -18,6 +18,7 @@ def account(mail_host: str | None) -> Account:
         gid=1000,
         home="/home/joe",
         mailbox="/home/joe/Maildir",
+        delivery="./Maildir/",
         names_both=False,
         quota=Quota(),
         max_message_size=0,

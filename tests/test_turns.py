@@ -19,12 +19,12 @@ class TurnsTests(SynchronousTestCase):
         self.turns = Turns(self.clock)
         self.begun: list[Deferred[str]] = []
 
-    def take(self, name: str) -> Deferred[str]:
+    def take(self, name: str, turns: Turns | None = None) -> Deferred[str]:
         def work() -> Deferred[str]:
             self.begun.append(Deferred())
             return self.begun[-1]
 
-        return Deferred.fromCoroutine(self.turns.take(name, work))
+        return Deferred.fromCoroutine((turns or self.turns).take(name, work))
 
     def test_one_works_at_a_time_for_each_name(self) -> None:
         first, second, other = self.take("a"), self.take("a"), self.take("b")
@@ -36,6 +36,20 @@ class TurnsTests(SynchronousTestCase):
         self.begun[1].callback("other")
         self.assertEqual(self.successResultOf(second), "second")
         self.assertEqual(self.successResultOf(other), "other")
+
+    def test_a_name_of_several_places_has_so_many_work_at_a_time(self) -> None:
+        turns = Turns(self.clock, places=3)
+        asked = [self.take("a", turns) for _ in range(3 + 3 * MOST_WAITING)]
+        self.assertEqual(len(self.begun), 3)
+        self.failureResultOf(self.take("a", turns), Busy)
+        for count, work in enumerate(self.begun, 1):
+            work.callback(str(count))
+            self.assertEqual(len(self.begun), min(3 + count, len(asked)))
+        self.assertEqual(
+            [self.successResultOf(each) for each in asked],
+            [str(count) for count in range(1, 1 + len(asked))],
+        )
+        self.assertEqual(turns._names, {})
 
     def test_a_failure_lets_the_next_one_work(self) -> None:
         first, _ = self.take("a"), self.take("a")
@@ -90,4 +104,4 @@ class TurnsTests(SynchronousTestCase):
         done = self.take("a")
         self.begun[0].callback("done")
         self.successResultOf(done)
-        self.assertEqual(self.turns._locks, {})
+        self.assertEqual(self.turns._names, {})
