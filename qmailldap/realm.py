@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Protocol
 
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
@@ -14,26 +13,36 @@ from zope.interface import Interface, implementer
 from qmailldap.account import Account
 from qmailldap.cluster import Cluster
 from qmailldap.interfaces import IMaildrop
-from qmailldap.maildir import MailboxCorrupted, MailboxMissing, open_mailbox
+from qmailldap.maildir.creation import MailboxNotCreated
+from qmailldap.maildir.hands import Hands, InTurn
+from qmailldap.maildir.mailbox import open_mailbox
+from qmailldap.maildir.storage import MailboxCorrupted, MailboxMissing
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
 from qmailldap.turns import Turns
 
-__all__ = ["MailRealm"]
+__all__ = ["MailRealm", "Owners"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+
+class Owners(Protocol):
+    """What is asked of `qmailldap.owners.Owners`."""
+
+    def hands(self, account: Account) -> Hands: ...
 
 
 @implementer(IRealm)
 class MailRealm:
-    """Opens the mailbox of an account; ``offload`` is where its file work is done."""
+    """Opens the mailbox of an account.
 
-    def __init__(self, cluster: Cluster, offload: Offload, clock: IReactorTime) -> None:
+    ``owners`` finds who may work on it, ``offload`` is where this process reads large messages.
+    """
+
+    def __init__(
+        self, cluster: Cluster, owners: Owners, offload: Offload, clock: IReactorTime
+    ) -> None:
         self._cluster = cluster
+        self._owners = owners
         self._offload = offload
-        # To list or update a large mailbox takes a while, and many sessions of one user would take
-        # all threads for it.
         self._turns = Turns(clock)
 
     def requestAvatar(
@@ -57,25 +66,17 @@ class MailRealm:
                 Refusal.MAILHOST_UNREACHABLE,
                 f"the mail is kept by {account.mail_host}, and sessions are not forwarded yet",
             )
+        hands = InTurn(self._owners.hands(account), self._turns, account.mailbox)
         try:
-            mailbox = await open_mailbox(
-                self._offload, account.mailbox, exclusively=self._in_turn(account.mailbox)
-            )
+            mailbox = await open_mailbox(hands, self._offload)
         except MailboxMissing as error:
             raise LoginRefused(Refusal.MAILBOX_MISSING, str(error)) from None
         except MailboxCorrupted as error:
             raise LoginRefused(Refusal.MAILBOX_CORRUPTED, str(error)) from None
+        except MailboxNotCreated as error:
+            raise LoginRefused(Refusal.MAILBOX_NOT_CREATED, str(error)) from None
         except (OSError, Busy) as error:
             raise LoginRefused(Refusal.TEMPORARY, f"{account.mailbox}: {error}") from None
         except MemoryError:
             raise LoginRefused(Refusal.OUT_OF_MEMORY, account.mailbox) from None
         return interface, mailbox, mailbox.close
-
-    def _in_turn(self, mailbox: str) -> Offload:
-        """The offload, for one session of a mailbox at a time."""
-
-        def offload(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-            work = partial(self._offload, function, *args, **kwargs)
-            return Deferred.fromCoroutine(self._turns.take(mailbox, work))
-
-        return offload

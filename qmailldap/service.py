@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,9 +21,14 @@ from qmailldap.checker import HashProof, LDAPChecker, Proof, RebindProof
 from qmailldap.cluster import Cluster
 from qmailldap.control import Control, ControlError, read_control
 from qmailldap.directory import Directory
+from qmailldap.local_users import LocalUsers
+from qmailldap.owners import Owners
 from qmailldap.pop3 import POP3Factory
+from qmailldap.privsep.broker_process import BrokerProcess
+from qmailldap.privsep.pool import MOST_KEEPERS, Keepers
+from qmailldap.privsep.rights import Identity, UnknownIdentity, become, find_identity
 from qmailldap.realm import MailRealm
-from qmailldap.threads import Workers
+from qmailldap.threads import Offload, Workers
 
 __all__ = [
     "DEFAULT_CONTROL",
@@ -64,13 +72,17 @@ def _count(option: str, default: int, description: str) -> list[Any]:
 class Options(usage.Options):
     """The facts of the process; those of the site are in control files."""
 
-    synopsis = "[--control DIR] [--listen ENDPOINT]..."
+    synopsis = "[--control DIR] [--listen ENDPOINT]... [--user USER]"
     longdesc = (
         "A POP3 server for the mailboxes of a qmail-ldap directory. Facts of the site are read from"
-        " the control directory, as by the qmail-ldap programs."
+        " the control directory, as by the qmail-ldap programs. Started as root, it gives up all"
+        " rights but those of --user, and has each mailbox worked on by a process of its owner."
     )
     optParameters = [
         ["control", "c", DEFAULT_CONTROL, "The directory with the control files"],
+        ["user", "u", "", "As whom to speak to the network [default: qmaild, else nobody]"],
+        ["group", "g", "", "Its group [default: the user's own]"],
+        _count("keepers", MOST_KEEPERS, "Owners whose mailboxes are worked on at a time, at most"),
         _count("ldap-connections", 4, "Connections that searches share, for each server"),
         _count("mail-threads", 10, "Threads that work on Maildirs"),
         _count("hash-threads", 4, "Threads that compute password hashes"),
@@ -116,7 +128,7 @@ class POP3Service(MultiService):
                 each.privilegedStartService()
             except Exception as error:
                 # What an endpoint raises depends on its kind, and all of it is an option's fault.
-                raise CannotStart(f"--listen {each.name}: {_shown(error)}") from None
+                raise CannotStart(f"{each.name}: {_shown(error)}") from None
 
     def startService(self) -> None:
         for warning in (*self._control.warnings, *_not_yet_supported(self._control)):
@@ -127,6 +139,90 @@ class POP3Service(MultiService):
 def _shown(error: Exception) -> str:
     """An exception for people; some have no text of their own."""
     return str(error) or type(error).__name__
+
+
+class _Separation(Service):
+    """The rights of root: kept by the broker, given up by this process before it reads anything.
+
+    ``named`` says that somebody asked for just this identity.
+    """
+
+    name = "privilege separation"
+
+    def __init__(
+        self, reactor: Any, identity: Identity, named: bool, keepers: int, dirmaker: str | None
+    ) -> None:
+        self._reactor = reactor
+        self._identity = identity
+        self._named = named
+        self._log = Logger(namespace="qmailldap.service")
+        self.broker = BrokerProcess(reactor, keepers, dirmaker, self._broker_ended)
+        self.keepers = Keepers(self.broker, reactor, keepers)
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        self.broker.start()
+
+    def startService(self) -> None:
+        super().startService()
+        ids = self._identity.uid, self._identity.gid
+        if os.geteuid() == 0:
+            become(self._identity)
+        elif self._named and (os.geteuid(), os.getegid()) != ids:
+            raise CannotStart(f"--user {self._identity}: twistd was told to become another user")
+        self._log.info(
+            "rights network={uid}:{gid} mailboxes=their-owners", uid=os.geteuid(), gid=os.getegid()
+        )
+        if not os.access(qmailldap.__file__, os.R_OK):
+            self._log.warn(
+                "rights {user} cannot read the installation, {path}: what is not loaded by now"
+                " cannot be",
+                user=self._identity.user,
+                path=os.path.dirname(qmailldap.__file__),
+            )
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        self.keepers.stop()
+        return self.broker.stop()
+
+    def _broker_ended(self, how: str) -> None:
+        """Nobody's mailbox can be opened any more: a supervisor is to start the server again."""
+        self._log.critical("rights {how}: the server cannot go on", how=how)
+        atexit.register(_exit_with_an_error)
+        if self.running:
+            self._reactor.stop()
+
+
+def _exit_with_an_error() -> None:
+    # twistd knows no other way to end in order and yet with an exit code that is not 0.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _separation(options: Options, control: Control, reactor: Any) -> _Separation | None:
+    """None where this process was not started as root, and has no rights to give up.
+
+    Raises `CannotStart`.
+    """
+    user, group = options["user"], options["group"]
+    try:
+        if started_as_root():
+            identity = find_identity(user, group)
+            named = bool(user or group)
+            return _Separation(reactor, identity, named, options["keepers"], control.dirmaker)
+        if user or group:
+            identity = find_identity(user or str(os.geteuid()), group)
+            if (identity.uid, identity.gid) != (os.geteuid(), os.getegid()):
+                raise UnknownIdentity("only root can become another user or group")
+    except UnknownIdentity as error:
+        raise CannotStart(f"--user {user or group or 'by default'}: {error}") from None
+    return None
+
+
+def started_as_root() -> bool:
+    return os.geteuid() == 0
 
 
 class _Running(Service):
@@ -150,8 +246,19 @@ class _Running(Service):
 def _not_yet_supported(control: Control) -> Iterator[str]:
     if control.ldapcluster:
         yield "ldapcluster: sessions are not forwarded yet; mail kept by other hosts is refused"
-    if control.dirmaker is not None:
-        yield "dirmaker: missing homes are not created yet"
+
+
+def _local_users(
+    control: Control, separation: _Separation | None, offload: Offload, reactor: Any
+) -> LocalUsers | None:
+    if separation is None or not control.ldaplocaldelivery:
+        return None
+    broker = separation.broker
+
+    def ask(login: bytes, password: bytes) -> Deferred[str]:
+        return Deferred.fromCoroutine(broker.check_password(login, password))
+
+    return LocalUsers(ask, offload, control.defaultdelivery, reactor)
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
@@ -175,19 +282,26 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         if control.ldaprebind
         else HashProof(hash_threads)
     )
-    checker = LDAPChecker(directory, proof, control.account_defaults, reactor)
-    realm = MailRealm(Cluster(control), mail_threads, reactor)
+    separation = _separation(options, control, reactor)
+    local = _local_users(control, separation, hash_threads, reactor)
+    checker = LDAPChecker(directory, proof, control.account_defaults, reactor, local)
+    keepers = None if separation is None else separation.keepers
+    owners = Owners(mail_threads, keepers, control.dirmaker)
+    realm = MailRealm(Cluster(control), owners, mail_threads, reactor)
     factory = POP3Factory(Portal(realm, [checker]), control.me or socket.gethostname(), reactor)
 
     server = POP3Service(control)
-    # Stopped in the opposite order: nobody new is let in, then nothing more is begun.
+    # Stopped in the opposite order: nobody new is let in, then nothing more is begun. Started in
+    # this one: rights are given up first.
+    if separation is not None:
+        separation.setServiceParent(server)
     _Running(mail_threads.start, mail_threads.stop).setServiceParent(server)
     _Running(hash_threads.start, hash_threads.stop).setServiceParent(server)
     _Running(directory.start, directory.stop).setServiceParent(server)
     for endpoint in options["listen"]:
         try:
             listening = listener(endpoint, factory, reactor=reactor)
-            listening.setName(endpoint)
+            listening.setName(f"--listen {endpoint}")
             listening.setServiceParent(server)
         except Exception as error:
             # What an endpoint's parser raises depends on its kind: bad files, bad numbers, …

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -18,6 +19,7 @@ from qmailldap.account import Account
 from qmailldap.cluster import Cluster
 from qmailldap.control import Control, ServerAddress
 from qmailldap.interfaces import IMaildrop
+from qmailldap.owners import Owners
 from qmailldap.realm import MailRealm
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy
@@ -49,11 +51,13 @@ class MailRealmTests(SynchronousTestCase):
         control = Control(
             ldapserver=(ServerAddress("localhost"),), me="here.example.org", ldapcluster=True
         )
-        realm = MailRealm(Cluster(control), offload, Clock())
+        realm = MailRealm(Cluster(control), Owners(offload, None, None), offload, Clock())
         return realm.requestAvatar(self.account(mail_host), None, *(interfaces or (IMaildrop,)))
 
     def account(self, mail_host: str | None) -> Account:
-        return attrs.evolve(account(mail_host), home=str(self.home), mailbox=str(self.maildir))
+        return attrs.evolve(
+            account(mail_host), uid=os.geteuid(), home=str(self.home), mailbox=str(self.maildir)
+        )
 
     def assert_refused(self, refusal: Refusal, **arguments: Any) -> str:
         refused = self.failureResultOf(self.avatar(**arguments), LoginRefused).value
@@ -99,7 +103,7 @@ class MailRealmTests(SynchronousTestCase):
             return work
 
         control = Control(ldapserver=(ServerAddress("localhost"),))
-        realm = MailRealm(Cluster(control), held_back, Clock())
+        realm = MailRealm(Cluster(control), Owners(held_back, None, None), held_back, Clock())
         first = realm.requestAvatar(self.account(None), None, IMaildrop)
         second = realm.requestAvatar(self.account(None), None, IMaildrop)
         self.assertEqual(len(asked), 1)
@@ -119,7 +123,7 @@ class MailRealmTests(SynchronousTestCase):
 
     def test_a_missing_mailbox_is_said_to_be_missing(self) -> None:
         self.home.rename(self.home.with_name("elsewhere"))
-        self.assertIn(str(self.maildir), self.assert_refused(Refusal.MAILBOX_MISSING))
+        self.assertIn(str(self.home), self.assert_refused(Refusal.MAILBOX_MISSING))
 
     def test_a_file_in_place_of_a_directory_is_a_corrupted_mailbox(self) -> None:
         self.maildir.rename(self.home / "Elsewhere")

@@ -1,20 +1,8 @@
 """Maildirs: their listing, their messages, and what QUIT does to them.
 
-`names` knows what a file's name says, `storage` does all that is done to files, `message` and
-`mailbox` are their asynchronous front. Neither POP3 nor LDAP may enter: the protocol knows of this
-room what `qmailldap.interfaces` says.
+`names` knows what a file's name says; `storage`, `reading`, `creation` and `maildirsize` do all
+that is done to files, and `work` is all of it for one session. These are plain calls and the
+standard library only, as they run in processes that have rights. `hands`, `mailbox` and `message`
+are their asynchronous front. Neither POP3 nor LDAP may enter: the protocol knows of this room what
+`qmailldap.interfaces` says.
 """
-
-from qmailldap.maildir.mailbox import MaildirMailbox, open_mailbox
-from qmailldap.maildir.message import MessageChanged, StoredMessage
-from qmailldap.maildir.storage import MailboxCorrupted, MailboxMissing, Maildir
-
-__all__ = [
-    "MailboxCorrupted",
-    "MailboxMissing",
-    "Maildir",
-    "MaildirMailbox",
-    "MessageChanged",
-    "StoredMessage",
-    "open_mailbox",
-]

@@ -1,15 +1,14 @@
-"""The asynchronous front of a `Maildir`: what the protocol holds while a session lasts.
+"""The asynchronous front of a Maildir: what the protocol holds while a session lasts.
 
-Nothing here touches a file: blocking work is handed to an `Offload`, so that where it runs is the
-business of whoever opens the mailbox.
+Nothing here touches a file: that is done by `Hands`, so that where it is done is the business of
+whoever opens the mailbox. Only messages too large for one chunk are read from here, by files that
+were opened there.
 """
 
 from __future__ import annotations
 
 import os
-import time
 import weakref
-from collections.abc import Callable
 from typing import overload
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -18,8 +17,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmailldap.interfaces import IMaildrop
-from qmailldap.maildir.message import OpenMessage, StoredMessage, open_message
-from qmailldap.maildir.storage import Failures, Listing, Maildir
+from qmailldap.maildir.hands import Hands
+from qmailldap.maildir.message import StoredMessage
+from qmailldap.maildir.reading import OpenMessage
+from qmailldap.maildir.storage import Failures
+from qmailldap.maildir.work import Begun, Finished
 from qmailldap.printable import printable
 from qmailldap.threads import Offload
 
@@ -28,50 +30,41 @@ __all__ = ["MaildirMailbox", "open_mailbox"]
 _log = Logger(namespace="qmailldap.maildir")
 
 
-async def open_mailbox(
-    offload: Offload,
-    path: str | bytes,
-    *,
-    exclusively: Offload | None = None,
-    time: Callable[[], float] = time.time,
-) -> MaildirMailbox:
-    """Open the Maildir at ``path`` for a session, its tmp/ tidied and its messages listed.
+async def open_mailbox(hands: Hands, offload: Offload) -> MaildirMailbox:
+    """Open the mailbox that ``hands`` work on for a session, its messages listed.
 
-    ``exclusively`` is for the work that goes through the whole mailbox, where that is to be done by
-    one session at a time; ``time`` gives the seconds since the epoch. Raises `MailboxMissing`,
-    `MailboxCorrupted`, another ``OSError``, and what the offload itself fails with.
+    ``offload`` is where large messages are read. Raises what `Work.begin` raises, and what the
+    hands themselves fail with.
     """
-    maildir = Maildir(os.fsencode(path), time=time)
-    exclusively = exclusively or offload
-    not_cleaned, listing = await exclusively(_begin, maildir)
-    mailbox = MaildirMailbox(offload, exclusively, maildir, listing)
-    mailbox._warn("not-cleaned", not_cleaned)
-    return mailbox
-
-
-def _begin(maildir: Maildir) -> tuple[Failures, Listing]:
-    return maildir.clean_tmp(), maildir.scan()
+    try:
+        begun = await hands.begin()
+    except BaseException:
+        hands.close()
+        raise
+    return MaildirMailbox(hands, offload, begun)
 
 
 @implementer(IMaildrop)
 class MaildirMailbox:
     """A Maildir as one session sees it: the messages that were there when it was opened."""
 
-    def __init__(
-        self, offload: Offload, exclusively: Offload, maildir: Maildir, listing: Listing
-    ) -> None:
+    def __init__(self, hands: Hands, offload: Offload, begun: Begun) -> None:
+        self._hands = hands
         self._offload = offload
-        self._exclusively = exclusively
-        self._maildir = maildir
-        self._listing = listing
-        self._octets = sum(listing.sizes)
+        self._path = begun.path
+        self._listing = begun.listing
+        self._octets = sum(begun.listing.sizes)
+        self._must_update = begun.listing.has_new or not begun.quota_is_current
         self._deleted: set[int] = set()
         self._deleted_octets = 0
+        # Small messages that were opened together with one that was asked for, by index.
+        self._ahead: dict[int, OpenMessage] = {}
         # Those a descriptor is open for. Weak, for stock Twisted forgets messages without close().
         self._open: list[weakref.ref[StoredMessage]] = []
         self._closed = False
         self._syncing: list[Deferred[int]] = []
         self._synced: int | None = None
+        self._warn("not-cleaned", begun.not_cleaned)
 
     @overload
     def listMessages(self, index: None = None) -> list[int]: ...
@@ -128,9 +121,13 @@ class MaildirMailbox:
         ``CancelledError`` when the mailbox is closed meanwhile.
         """
         self._check(index)
+        ahead = self._ahead.pop(index, None)
+        if ahead is not None:
+            return succeed(StoredMessage(self._offload, ahead))
+        self._ahead.clear()
         # The caller has a Deferred of its own: cancelling it must not lose an open file.
         asked: Deferred[StoredMessage] = Deferred()
-        self._offload(open_message, self._maildir, index).addBoth(self._opened, asked)
+        self._hands.fetch(index).addBoth(self._opened, index, asked)
         return asked
 
     def sync(self) -> Deferred[int]:
@@ -141,20 +138,22 @@ class MaildirMailbox:
         """
         if self._synced is not None:
             return succeed(self._synced)
-        if not self._deleted and not self._listing.has_new:
+        if not self._deleted and not self._must_update:
             return succeed(0)
         asked: Deferred[int] = Deferred()
         self._syncing.append(asked)
         if len(self._syncing) == 1:
             marked = frozenset(self._deleted)
-            self._exclusively(self._maildir.finish, marked).addBoth(self._finished)
+            self._hands.finish(marked).addBoth(self._finished)
         return asked
 
     def close(self) -> None:
-        """The session has ended. Open messages are closed; an open or a sync that is still running
-        in a thread is taken care of when it ends.
+        """The session has ended. Open messages are closed; an open or a sync that is still under
+        way is taken care of when it ends.
         """
         self._closed = True
+        self._ahead.clear()
+        self._hands.close()
         for message in self._open_messages():
             message.close()
 
@@ -166,39 +165,43 @@ class MaildirMailbox:
         messages = (reference() for reference in self._open)
         return [message for message in messages if message is not None and message.holds_file]
 
-    def _opened(self, result: OpenMessage | Failure, asked: Deferred[StoredMessage]) -> None:
+    def _opened(
+        self, result: list[OpenMessage] | Failure, index: int, asked: Deferred[StoredMessage]
+    ) -> None:
         if isinstance(result, Failure):
             asked.errback(result)
             return
-        message = StoredMessage(self._offload, result)
+        message = StoredMessage(self._offload, result[0])
         if self._closed or asked.called:
             message.close()
             asked.errback(CancelledError())
             return
+        self._ahead = dict(enumerate(result[1:], index + 1))
         if message.holds_file:
             self._open = [weakref.ref(other) for other in self._open_messages()]
             self._open.append(weakref.ref(message))
         asked.callback(message)
 
-    def _finished(self, result: tuple[Failures, Failures] | Failure) -> None:
+    def _finished(self, result: Finished | Failure) -> None:
         waiting, self._syncing = self._syncing, []
         if isinstance(result, Failure):
             for asked in waiting:
                 asked.errback(result)
             return
-        not_removed, not_moved = result
-        self._warn("not-removed", not_removed)
-        self._warn("not-moved-to-cur", not_moved)
-        self._synced = not_removed.count
+        self._warn("not-removed", result.not_removed)
+        self._warn("not-moved-to-cur", result.not_moved)
+        if result.quota_problem:
+            self._warn("quota", Failures(1, result.quota_problem))
+        self._synced = result.not_removed.files
         for asked in waiting:
-            asked.callback(not_removed.count)
+            asked.callback(self._synced)
 
     def _warn(self, problem: str, failures: Failures) -> None:
-        if failures.count:
+        if failures.files:
             _log.warn(
                 "mailbox path={path} problem={problem} count={count} first={first}",
-                path=printable(self._maildir.path),
+                path=printable(self._path),
                 problem=problem,
-                count=failures.count,
+                count=failures.files,
                 first=printable(os.fsencode(failures.first)),
             )

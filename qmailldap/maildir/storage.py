@@ -1,9 +1,9 @@
 """The files of one Maildir: all that is ever asked of the disk, as plain calls that may block.
 
-Nothing asynchronous may enter here: a `Maildir` is to run in a thread as well as in a process of
-the mailbox's owner. There are no lock files. Every change is one rename or one unlink, so whatever
-is interrupted, and whoever else works in the mailbox, each message is whole or, if it was to be
-deleted, gone.
+Nothing asynchronous may enter here, and nothing beyond the standard library: a `Maildir` runs in a
+thread as well as in a process of the mailbox's owner. There are no lock files. Every change is one
+rename or one unlink, so whatever is interrupted, and whoever else works in the mailbox, each
+message is whole or, if it was to be deleted, gone.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from itertools import islice
+from typing import NamedTuple
 
-import attrs
-
-from qmailldap.maildir.names import seen_name, unique_id, unique_name
+from qmailldap.maildir.names import is_trashed, seen_name, stored_size, unique_id, unique_name
 from qmailldap.maildir.scanning import Folders, read_messages, regular_files
 
 __all__ = [
@@ -29,6 +28,7 @@ __all__ = [
     "MailboxCorrupted",
     "MailboxMissing",
     "Maildir",
+    "Updated",
 ]
 
 STALE_AFTER = 36 * 3600
@@ -36,6 +36,8 @@ STALE_AFTER = 36 * 3600
 
 _TMP_LIMIT = 1000
 """Files of tmp/ looked at in one go: a login shall not wait for a folder full of rubbish."""
+
+_FOLDERS = (b"tmp", b"new", b"cur")
 
 _ATTEMPTS = 3
 """How often a message is looked up again that other programs keep renaming."""
@@ -53,46 +55,67 @@ class MailboxCorrupted(NotADirectoryError):
     """Something else is where the Maildir or one of its folders should be."""
 
 
-@attrs.frozen
-class Failures:
+class Failures(NamedTuple):
     """How many files could not be dealt with, and for the log, why the first of them could not."""
 
-    count: int = 0
+    files: int = 0
     first: str = ""
 
     def and_one(self, file: bytes, error: OSError) -> Failures:
         """These, and one more."""
-        return Failures(self.count + 1, self.first or f"{os.fsdecode(file)!r}: {error.strerror}")
+        return Failures(self.files + 1, self.first or f"{os.fsdecode(file)!r}: {error.strerror}")
 
 
-@attrs.frozen
-class Listing:
+class Listing(NamedTuple):
     """The messages of a mailbox as a scan found them, oldest first.
 
     ``files`` are their names relative to the Maildir (``b"new/1700000000.17.mx"``), ``sizes`` their
-    octets, eight octets of memory each; ``has_new`` says whether some of them are in new/.
+    octets and ``inodes`` their inode numbers, eight octets of memory each. ``ambiguous`` are the
+    unique names that more than one file has; ``has_new`` says whether some messages are in new/.
     """
 
     files: tuple[bytes, ...]
     sizes: array[int]
+    inodes: array[int]
+    ambiguous: frozenset[bytes]
     has_new: bool
 
-    def unique_id(self, index: int) -> bytes:
+    def unique_id(self, number: int) -> bytes:
         """The unique-id of a message: printable ASCII, the same in every session."""
-        return unique_id(_unique_name(self.files[index]))
+        return unique_id(_unique_name(self.files[number]))
+
+
+class Updated(NamedTuple):
+    """What became of a mailbox at QUIT.
+
+    ``octets`` and ``messages`` are what was removed and counted for a quota; the failures are the
+    messages that could not be removed, and those that could not be moved to cur/.
+    """
+
+    octets: int
+    messages: int
+    not_removed: Failures
+    not_moved: Failures
 
 
 class Maildir:
     """One session's hold on the Maildir at ``path``.
 
     `scan` begins the session and numbers its messages from 0; the other methods mean these numbers.
-    ``time`` gives the seconds since the epoch. No descriptor is kept between calls.
+    With a ``listing``, a session that was begun by another such object goes on here. ``time`` gives
+    the seconds since the epoch. No descriptor is kept between calls.
 
     All methods raise `MailboxMissing`, `MailboxCorrupted`, or another ``OSError`` when the mailbox
     cannot be used.
     """
 
-    def __init__(self, path: bytes, *, time: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: bytes,
+        listing: Listing | None = None,
+        *,
+        time: Callable[[], float] = time.time,
+    ) -> None:
         self.path = path
         self._time = time
         # Replaced as a whole and never changed in place: an `open` in one thread may look while a
@@ -100,6 +123,12 @@ class Maildir:
         self._files: Sequence[bytes | None] = ()
         self._inodes: array[int] = array("Q")
         self._ambiguous: frozenset[bytes] = frozenset()
+        if listing is not None:
+            self._know(listing)
+
+    def is_complete(self) -> bool:
+        """Whether the three folders are there, whatever they are."""
+        return all(os.path.lexists(os.path.join(self.path, name)) for name in _FOLDERS)
 
     def clean_tmp(self) -> Failures:
         """Remove what died in tmp/, `STALE_AFTER` ago; tells what could not be removed."""
@@ -130,17 +159,19 @@ class Maildir:
         is one message: the file in cur/ is listed, the other is left alone.
         """
         with self._folders() as folders:
-            rows, self._ambiguous = read_messages(folders)
+            rows, ambiguous = read_messages(folders)
         in_order = sorted(rows.values())
         files = tuple([row[3] for row in in_order])
-        self._files = files
-        self._inodes = array("Q", [row[4] for row in in_order])
-        return Listing(
+        listing = Listing(
             files=files,
             sizes=array("q", [row[2] for row in in_order]),
+            inodes=array("Q", [row[4] for row in in_order]),
+            ambiguous=ambiguous,
             # In the order of names, new/ comes after cur/.
             has_new=max(files, default=b"").startswith(b"new/"),
         )
+        self._know(listing)
+        return listing
 
     def open(self, index: int) -> tuple[int, int]:
         """Open a message for reading: its descriptor, the caller's from now on, and its octets.
@@ -160,20 +191,28 @@ class Maildir:
                 self._find_again()
         raise FileNotFoundError(errno.ENOENT, "the message is gone", self.path)
 
-    def finish(self, deleted: Set[int]) -> tuple[Failures, Failures]:
+    def finish(self, deleted: Set[int]) -> Updated:
         """The UPDATE state: remove the messages ``deleted``, move the others from new/ to cur/.
 
-        Tells what could not be removed, and what could not be moved. A message that somebody else
-        removed counts as removed; one that cannot be moved stays in new/, which does no harm. May
-        be done again.
+        A message that somebody else removed is no failure; one that cannot be moved stays in new/,
+        which does no harm. May be done again.
         """
         with self._folders() as folders:
-            return self._remove(folders, deleted), self._move_new(folders, deleted)
+            removed, not_removed = self._remove(folders, deleted)
+            not_moved = self._move_new(folders, deleted)
+        return Updated(sum(removed), len(removed), not_removed, not_moved)
 
-    def _remove(self, folders: Folders, deleted: Set[int]) -> Failures:
+    def _know(self, listing: Listing) -> None:
+        self._files = listing.files
+        self._inodes = listing.inodes
+        self._ambiguous = listing.ambiguous
+
+    def _remove(self, folders: Folders, deleted: Set[int]) -> tuple[list[int], Failures]:
+        """Gives the octets of each message removed, but for those that no quota counts."""
         # Only the listed file of a message is unlinked. Another file of the same unique name was
         # shown to nobody, and it may be the only copy of something else.
         failures = Failures()
+        removed = []
         pending: Collection[int] = deleted
         for attempt in range(_ATTEMPTS + 1):
             if attempt:
@@ -185,21 +224,23 @@ class Maildir:
                 if file is None:
                     continue
                 try:
-                    _unlink(folders, file)
+                    octets = _unlink(folders, file)
                 except FileNotFoundError:
                     missed.append(index)
                 except OSError as error:
                     failures = failures.and_one(file, error)
                 else:
                     files[index] = None
+                    if not is_trashed(file):
+                        removed.append(octets)
             self._files = files
             pending = missed
             if not pending:
-                return failures
+                return removed, failures
         lost = OSError(errno.EBUSY, "it is copied or renamed all the time by other programs")
         for index in pending:
             failures = failures.and_one(self._files[index] or b"", lost)
-        return failures
+        return removed, failures
 
     def _move_new(self, folders: Folders, deleted: Set[int]) -> Failures:
         failures = Failures()
@@ -320,11 +361,16 @@ def _exists(folder: int, name: bytes) -> bool:
     return True
 
 
-def _unlink(folders: Folders, file: bytes) -> None:
+def _unlink(folders: Folders, file: bytes) -> int:
+    """Gives the octets that the file had."""
     folder = folders.get(file[:3])
     if folder is None:
         raise FileNotFoundError(errno.ENOENT, "the folder is gone", file)
+    octets = stored_size(_unique_name(file))
+    if octets is None:
+        octets = os.lstat(file[4:], dir_fd=folder).st_size
     os.unlink(file[4:], dir_fd=folder)
+    return octets
 
 
 @contextmanager

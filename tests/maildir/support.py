@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
+
+from qmailldap.maildir.hands import InThreads
+from qmailldap.maildir.work import Place, Work
+from qmailldap.threads import Offload
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,6 +32,15 @@ def deliver(maildir: Path, file: str | bytes, content: bytes = b"x\n") -> Path:
     path = maildir / os.fsdecode(file)
     path.write_bytes(content)
     return path
+
+
+def in_threads(
+    offload: Offload, path: str | Path, *, time: Callable[[], float] = time.time
+) -> InThreads:
+    """Hands for a session in the Maildir at ``path``, whose parent is the home."""
+    mailbox = Path(path).absolute()
+    place = Place(os.fsencode(mailbox.parent), os.fsencode(mailbox))
+    return InThreads(offload, Work(place, time=time))
 
 
 def files_of(maildir: Path) -> dict[str, bytes]:

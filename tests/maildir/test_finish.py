@@ -18,7 +18,7 @@ class Killed(BaseException):
 
 class FinishTests(MaildirTestCase):
     def finish(self, *deleted: int) -> int:
-        return self.maildir.finish(frozenset(deleted))[0].count
+        return self.maildir.finish(frozenset(deleted)).not_removed.files
 
     def assert_files(self, *names: str) -> None:
         self.assertEqual(sorted(names), sorted(files_of(self.path)))
@@ -137,8 +137,8 @@ class FinishTests(MaildirTestCase):
             deliver(self.path, name)
         self.scan()
         self.refuse("unlink", errno.EACCES, b"1.a:2,", b"3.c:2,")
-        failures, _ = self.maildir.finish(frozenset({0, 1, 2}))
-        self.assertEqual(2, failures.count)
+        failures = self.maildir.finish(frozenset({0, 1, 2})).not_removed
+        self.assertEqual(2, failures.files)
         self.assertIn("Permission denied", failures.first)
         self.assert_files("cur/1.a:2,", "cur/3.c:2,", "cur/4.d:2,")
 
@@ -170,8 +170,8 @@ class FinishTests(MaildirTestCase):
             deliver(self.path, name)
         self.scan()
         self.refuse("rename", errno.EACCES, b"1.a")
-        not_removed, not_moved = self.maildir.finish(frozenset())
-        self.assertEqual((0, 1), (not_removed.count, not_moved.count))
+        _, _, not_removed, not_moved = self.maildir.finish(frozenset())
+        self.assertEqual((0, 1), (not_removed.files, not_moved.files))
         self.assertIn("1.a", not_moved.first)
         self.assert_files("new/1.a", "cur/2.b:2,")
 
@@ -252,7 +252,7 @@ class InterruptionTests(MaildirTestCase):
             files = again.scan().files
             numbers = [int(file[4:].partition(b".")[0]) - 1 for file in files]
             marked = frozenset(i for i, number in enumerate(numbers) if number in deleted)
-            self.assertEqual(0, again.finish(marked)[0].count)
+            self.assertEqual(0, again.finish(marked).not_removed.files)
             self.assertEqual(
                 ["cur/10.c:2,S", "cur/2.n:2,", "cur/4.n:2,", "cur/5.n:2,", "cur/7.c:2,S"],
                 sorted(files_of(self.path)),

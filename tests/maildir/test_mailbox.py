@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -16,8 +16,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from qmailldap.interfaces import IMaildrop
-from qmailldap.maildir import MailboxCorrupted, MailboxMissing, MaildirMailbox, open_mailbox
-from qmailldap.maildir.message import CHUNK
+from qmailldap.maildir.mailbox import MaildirMailbox, open_mailbox
+from qmailldap.maildir.reading import CHUNK
+from qmailldap.maildir.storage import MailboxCorrupted, MailboxMissing
 from qmailldap.threads import Busy, Offload, Workers
 from tests.maildir.support import (
     HeldBack,
@@ -25,6 +26,7 @@ from tests.maildir.support import (
     descriptors_below,
     files_of,
     here,
+    in_threads,
     make_maildir,
     open_descriptors,
 )
@@ -40,7 +42,9 @@ class MailboxTestCase(SynchronousTestCase):
         self.before = before
 
     def opening(self, path: Path, offload: Offload = here) -> Deferred[MaildirMailbox]:
-        return Deferred.fromCoroutine(open_mailbox(offload, str(path), time=lambda: NOW))
+        return Deferred.fromCoroutine(
+            open_mailbox(in_threads(offload, path, time=lambda: NOW), offload)
+        )
 
     def mailbox(self) -> MaildirMailbox:
         mailbox = self.successResultOf(self.opening(self.path))
@@ -93,7 +97,7 @@ class OpenMailboxTests(MailboxTestCase):
         self.assertIn("Permission denied", lines[0])
 
     def test_its_faults_are_told_apart(self) -> None:
-        self.failureResultOf(self.opening(self.path / "none"), MailboxMissing)
+        self.failureResultOf(self.opening(self.path / "none/Maildir"), MailboxMissing)
         deliver(self.path, "file")
         self.failureResultOf(self.opening(self.path / "file"), MailboxCorrupted)
 
@@ -330,13 +334,11 @@ class SyncTests(MailboxTestCase):
         mailbox = self.mailbox()
         mailbox.deleteMessage(1)
 
-        def refuse(function: object, /, *args: object, **kwargs: object) -> Deferred[Any]:
-            return fail(Busy("full"))
-
-        self.patch(mailbox, "_exclusively", refuse)
+        willing = mailbox._hands.finish
+        self.patch(mailbox._hands, "finish", lambda deleted: fail(Busy("full")))
         self.failureResultOf(mailbox.sync(), Busy)
         self.assertIn("cur/2.b:2,", files_of(self.path))
-        self.patch(mailbox, "_exclusively", here)
+        self.patch(mailbox._hands, "finish", willing)
         self.assertEqual(0, self.successResultOf(mailbox.sync()))
         self.assertNotIn("cur/2.b:2,", files_of(self.path))
 
@@ -352,7 +354,7 @@ class ThreadedTests(TestCase):
         content = os.urandom(5 * CHUNK + 1)
         deliver(path, "new/1.a", content)
         deliver(path, "new/2.b", b"small")
-        mailbox = await open_mailbox(workers, os.fsencode(path))
+        mailbox = await open_mailbox(in_threads(workers, path), workers)
         message = await mailbox.getMessage(0)
         received = b""
         while True:

@@ -11,7 +11,8 @@ from twisted.protocols.basic import FileSender
 from zope.interface.verify import verifyObject
 
 from qmailldap.interfaces import IStoredMessage
-from qmailldap.maildir.message import CHUNK, MessageChanged, StoredMessage, open_message
+from qmailldap.maildir.message import StoredMessage
+from qmailldap.maildir.reading import CHUNK, MessageChanged, open_message
 from qmailldap.threads import Busy, Offload
 from tests.maildir.support import HeldBack, deliver, here, open_descriptors
 from tests.maildir.test_storage import MaildirTestCase

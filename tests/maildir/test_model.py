@@ -122,7 +122,7 @@ class Sessions(RuleBasedStateMachine):
     @rule()
     def quit(self) -> None:
         before = dict(self.disk)
-        failures, _ = self.maildir.finish(frozenset(self.marked))
+        failures = self.maildir.finish(frozenset(self.marked)).not_removed
         marked = {self.session[index] for index in self.marked}
         expected = {}
         for file, content in self.disk.items():
@@ -143,7 +143,7 @@ class Sessions(RuleBasedStateMachine):
             }
             assert not left
         else:
-            assert failures.count == 0
+            assert failures.files == 0
             assert after == expected
         self.disk = after
         self.listing, self.session, self.marked = None, [], set()

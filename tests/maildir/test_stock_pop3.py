@@ -18,8 +18,15 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import Interface, implementer
 
-from qmailldap.maildir import open_mailbox
-from tests.maildir.support import deliver, descriptors_below, files_of, here, make_maildir
+from qmailldap.maildir.mailbox import open_mailbox
+from tests.maildir.support import (
+    deliver,
+    descriptors_below,
+    files_of,
+    here,
+    in_threads,
+    make_maildir,
+)
 
 Avatar = tuple[type[Interface], object, Callable[[], None]]
 
@@ -32,7 +39,7 @@ class Realm:
         self._path = path
 
     async def _avatar(self) -> Avatar:
-        mailbox = await open_mailbox(here, str(self._path))
+        mailbox = await open_mailbox(in_threads(here, self._path), here)
         return IMailbox, mailbox, mailbox.close
 
     def requestAvatar(

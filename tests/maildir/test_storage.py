@@ -223,9 +223,9 @@ class FaultyMailboxTests(MaildirTestCase):
         deliver(self.path, "new/1.a")
         (self.path / "cur").rmdir()
         (self.path / "tmp").rmdir()
-        self.assertEqual(0, self.maildir.clean_tmp().count)
+        self.assertEqual(0, self.maildir.clean_tmp().files)
         self.assertEqual((b"new/1.a",), self.scan().files)
-        self.assertEqual(0, self.maildir.finish(frozenset())[0].count)
+        self.assertEqual(0, self.maildir.finish(frozenset()).not_removed.files)
         self.assertEqual({b"new/1.a"}, set(self.scan().files))
 
     def test_the_maildir_may_be_reached_through_symbolic_links(self) -> None:
@@ -242,7 +242,7 @@ class FaultyMailboxTests(MaildirTestCase):
         error = self.assertRaises(PermissionError, self.maildir.scan)
         self.assertEqual("Permission denied", error.strerror)
         failures = self.maildir.clean_tmp()
-        self.assertEqual((1, "'tmp': Permission denied"), (failures.count, failures.first))
+        self.assertEqual((1, "'tmp': Permission denied"), (failures.files, failures.first))
 
 
 class CleanTmpTests(MaildirTestCase):
@@ -255,7 +255,7 @@ class CleanTmpTests(MaildirTestCase):
         stale = self.put("stale", NOW - STALE_AFTER - 1)
         fresh = self.put("fresh", NOW - STALE_AFTER)
         self.assertEqual(36 * 60 * 60, STALE_AFTER)
-        self.assertEqual(0, self.maildir.clean_tmp().count)
+        self.assertEqual(0, self.maildir.clean_tmp().files)
         self.assertFalse(stale.exists())
         self.assertTrue(fresh.exists())
 
@@ -281,7 +281,7 @@ class CleanTmpTests(MaildirTestCase):
 
         self.patch(os, "unlink", refuse)
         failures = self.maildir.clean_tmp()
-        self.assertEqual(2, failures.count)
+        self.assertEqual(2, failures.files)
         self.assertIn("Permission denied", failures.first)
         self.assertFalse((self.path / "tmp/1").exists())
 
@@ -294,7 +294,7 @@ class CleanTmpTests(MaildirTestCase):
             unlink(name, **kwargs)
 
         self.patch(os, "unlink", late)
-        self.assertEqual(0, self.maildir.clean_tmp().count)
+        self.assertEqual(0, self.maildir.clean_tmp().files)
 
     def test_the_work_of_one_login_is_bounded(self) -> None:
         for number in range(1100):

@@ -1,0 +1,109 @@
+"""All file work of one session on one object, as three plain calls that may block.
+
+Where they run, in a thread or in a process of the mailbox's owner, is the business of `hands`. The
+standard library only, as `storage`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Set
+from typing import NamedTuple
+
+from qmailldap.maildir.creation import Dirmaker, provide
+from qmailldap.maildir.dot_qmail import mailbox_in_dot_qmail
+from qmailldap.maildir.maildirsize import Removed, is_current, keep_current
+from qmailldap.maildir.reading import OpenMessage, open_messages
+from qmailldap.maildir.storage import Failures, Listing, Maildir, Updated
+from qmailldap.quota import Quota
+
+__all__ = ["Begun", "Finished", "Place", "Work"]
+
+
+class Place(NamedTuple):
+    """Where an account's mail is, and how what is missing of it is made.
+
+    ``home`` and ``mailbox`` are absolute paths, ``delivery`` is the mailbox as the record words it.
+    ``dirmaker`` is the program that makes homes, called with ``environment``; None where there is
+    none. ``asks_dot_qmail`` says that ~/.qmail may name another mailbox.
+    """
+
+    home: bytes
+    mailbox: bytes
+    delivery: bytes = b""
+    quota: Quota = Quota()
+    dirmaker: bytes | None = None
+    environment: Mapping[bytes, bytes] = {}
+    asks_dot_qmail: bool = False
+
+
+class Begun(NamedTuple):
+    """What a session finds: the path of the Maildir, its messages, and what was not tidied.
+
+    ``quota_is_current`` says that maildirsize needs no attention where nothing is removed.
+    """
+
+    path: bytes
+    listing: Listing
+    not_cleaned: Failures
+    quota_is_current: bool
+
+
+class Finished(NamedTuple):
+    """What QUIT did not do; ``quota_problem`` is a line for the log, mostly empty."""
+
+    not_removed: Failures
+    not_moved: Failures
+    quota_problem: str
+
+
+class Work:
+    """The file work of one session.
+
+    `begin` comes first, or ``begun`` tells what it gave elsewhere. The other methods mean messages
+    by their numbers in the listing, from 0. All raise ``OSError``: `MailboxMissing`,
+    `MailboxCorrupted`, and `begin` `MailboxNotCreated`. ``time`` gives the seconds since the epoch.
+    """
+
+    def __init__(
+        self, place: Place, begun: Begun | None = None, *, time: Callable[[], float] = time.time
+    ) -> None:
+        self._place = place
+        self._time = time
+        self._maildir = Maildir(place.mailbox, time=time)
+        self._count = 0
+        if begun is not None:
+            self._maildir = Maildir(begun.path, begun.listing, time=time)
+            self._count = len(begun.listing.files)
+
+    def begin(self) -> Begun:
+        """Make what is missing of the mailbox, tidy its tmp/, and list its messages."""
+        place = self._place
+        if place.asks_dot_qmail:
+            mailbox = mailbox_in_dot_qmail(place.home) or place.mailbox
+            self._maildir = Maildir(mailbox, time=self._time)
+        maildir = self._maildir
+        if not maildir.is_complete():
+            dirmaker = None
+            if place.dirmaker is not None:
+                dirmaker = Dirmaker(place.dirmaker, place.delivery, place.environment)
+            provide(place.home, maildir.path, dirmaker)
+        not_cleaned, listing = maildir.clean_tmp(), maildir.scan()
+        self._count = len(listing.files)
+        return Begun(maildir.path, listing, not_cleaned, is_current(maildir.path, place.quota))
+
+    def fetch(self, number: int) -> list[OpenMessage]:
+        """Open a message, and with it small ones that follow; see `open_messages`."""
+        return open_messages(self._maildir, number, self._count)
+
+    def finish(self, deleted: Set[int]) -> Finished:
+        """The UPDATE state: what `Maildir.finish` does, and the quota kept in step with it."""
+        updates: list[Updated] = []
+
+        def remove() -> Removed:
+            updated = self._maildir.finish(deleted)
+            updates.append(updated)
+            return Removed(updated.octets, updated.messages)
+
+        problem = keep_current(self._maildir.path, self._place.quota, remove)
+        return Finished(updates[0].not_removed, updates[0].not_moved, problem)

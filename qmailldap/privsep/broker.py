@@ -1,0 +1,204 @@
+"""The broker: the one process of the server that stays root. Meant to be read in one sitting.
+
+It reads no network, no directory and no mail. All it does is to fork, when the network process asks
+for it over a socket pair:
+
+    k NUMBER UID GID    a keeper, which serves the descriptor sent along, as UID and GID
+    p NUMBER            a process that checks one password of a local user, as root; see `shadow`
+    x NUMBER            nothing: the process NUMBER is to be killed
+
+What its children are asked, and answer, never passes through here. Numbers are given by the network
+process, which is not trusted: no keeper has a user or group id below 100, whoever asks for one, and
+no more children are begun than the bounds below allow. A request that is refused is answered with a
+frame on the descriptor it came with.
+
+It ends when the network process does, and takes its children with it. The standard library only;
+started as ``python -I -S``, so that nothing else is loaded into a process that is root.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+
+from qmailldap.privsep import shadow, wire
+from qmailldap.privsep.keeper import Keeper
+
+__all__ = ["BUSY_LIMIT", "CONTROL", "HIGHEST_ID", "LOWEST_ID", "MOST_CHECKS", "REQUEST", "main"]
+
+REQUEST = struct.Struct("!cIII")
+CONTROL = 3
+"""The descriptor of the socket pair's end that the broker is started with."""
+
+LOWEST_ID = 100
+HIGHEST_ID = 2**32 - 2
+MOST_CHECKS = 8
+BUSY_LIMIT = 10.0
+"""Seconds that children have to end what they do when the network process has ended."""
+
+_LEAVING = 16
+"""Keepers beyond the bound that may be there because they have not quite ended."""
+
+
+class _Refused(Exception):
+    pass
+
+
+class _Broker:
+    def __init__(self, control: socket.socket, most_keepers: int, dirmaker: bytes | None) -> None:
+        self._control = control
+        self._most = {b"k": most_keepers + _LEAVING, b"p": MOST_CHECKS}
+        self._dirmaker = dirmaker
+        # By process id: what it was begun as, and its number.
+        self._children: dict[int, tuple[bytes, int]] = {}
+        # The interpreter writes to it when a child ends, which breaks off waiting for requests.
+        self._woken, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Do what is asked until the network process has ended."""
+        events = select.poll()
+        events.register(self._control, select.POLLIN)
+        events.register(self._woken, select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in events.poll()]
+            if self._woken in ready:
+                self._reap()
+            if self._control.fileno() in ready and not self._next_request():
+                break
+        self._end_children()
+
+    def _next_request(self) -> bool:
+        """False at the end."""
+        # Four: more than one is a mistake, and must not go unseen.
+        message, ancillary, _, _ = self._control.recvmsg(
+            REQUEST.size + 1, socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC
+        )
+        if not message:
+            return False
+        descriptors = array.array("i")
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                descriptors.frombytes(data)
+        try:
+            self._do(message, descriptors)
+        except (_Refused, OSError) as error:
+            _complain(f"refused: {error}")
+            _refuse(descriptors, str(error))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _do(self, message: bytes, descriptors: array.array[int]) -> None:
+        if len(message) != REQUEST.size:
+            raise _Refused("a request of the wrong length")
+        kind, number, uid, gid = REQUEST.unpack(message)
+        if kind == b"x":
+            for pid, child in self._children.items():
+                if child[1] == number:
+                    os.kill(pid, signal.SIGKILL)
+            return
+        if kind not in self._most or len(descriptors) != 1:
+            raise _Refused("a request of no known kind")
+        if sum(child[0] == kind for child in self._children.values()) >= self._most[kind]:
+            raise _Refused("too many such processes are running")
+        connection = descriptors[0]
+        if kind == b"p":
+            self._fork(kind, number, lambda: shadow.serve(connection))
+            return
+        for each in (uid, gid):
+            if not LOWEST_ID <= each <= HIGHEST_ID:
+                raise _Refused(f"no keeper has the ids {uid}:{gid}: {LOWEST_ID} is the lowest")
+        self._fork(kind, number, lambda: self._keep(connection, uid, gid))
+
+    def _keep(self, connection: int, uid: int, gid: int) -> None:
+        """In the child: become the owner, for ever, and serve."""
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        if (os.getresuid(), os.getresgid(), os.getgroups()) != ((uid,) * 3, (gid,) * 3, []):
+            raise RuntimeError("the rights of root were not given up")
+        Keeper(socket.socket(fileno=connection), self._dirmaker).serve()
+
+    def _fork(self, kind: bytes, number: int, work: Callable[[], None]) -> None:
+        pid = os.fork()
+        if pid:
+            self._children[pid] = kind, number
+            return
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for descriptor in (self._control.detach(), self._woken, self._waker):
+                os.close(descriptor)
+            work()
+            status = 0
+        except BaseException:
+            _complain(traceback.format_exc())
+            status = 1
+        finally:
+            # Whatever happens, the child must not go on as a second broker.
+            os._exit(status)
+
+    def _reap(self) -> None:
+        os.read(self._woken, 4096)
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            kind, _ = self._children.pop(pid)
+            if status:
+                what = "keeper" if kind == b"k" else "password check"
+                _complain(f"{what} {pid} ended with {os.waitstatus_to_exitcode(status)}")
+
+    def _end_children(self) -> None:
+        """Keepers end by themselves when their connections close; one that hangs is killed."""
+        deadline = time.monotonic() + BUSY_LIMIT
+        events = select.poll()
+        events.register(self._woken, select.POLLIN)
+        while self._children and (left := deadline - time.monotonic()) > 0:
+            if events.poll(left * 1000):
+                self._reap()
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _refuse(descriptors: array.array[int], why: str) -> None:
+    for descriptor in descriptors[:1]:
+        try:
+            with socket.socket(fileno=os.dup(descriptor)) as connection:
+                connection.send(wire.frame([b"0", b"refused", why.encode()]), socket.MSG_DONTWAIT)
+        except OSError as error:
+            _complain(f"the refusal could not be sent: {error}")
+
+
+def _complain(text: str) -> None:
+    """A line, or a traceback, for the log of the network process; lost when that has ended."""
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), f"broker: {text.rstrip()}\n".encode())
+
+
+def main(arguments: list[str]) -> None:
+    """``MOST-KEEPERS [DIRMAKER]`` are the arguments."""
+    most_keepers, *dirmaker = arguments
+    # A signal that is sent to all processes of the server is the network process's business.
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    os.chdir("/")
+    # For dirmaker: what is made here has its mode whatever this says.
+    os.umask(0o022)
+    # What is there now is never freed: otherwise every child would copy it in the search.
+    gc.freeze()
+    control = socket.socket(fileno=CONTROL)
+    _Broker(control, int(most_keepers), os.fsencode(dirmaker[0]) if dirmaker else None).serve()

@@ -1,0 +1,157 @@
+"""The broker as the network process sees it: a child process, and a socket pair to ask it by."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+import qmailldap
+from qmailldap.printable import printable
+from qmailldap.privsep.broker import CONTROL, REQUEST
+from qmailldap.privsep.channel import Channel
+from qmailldap.threads import Busy
+
+__all__ = ["BrokerProcess"]
+
+_START = (
+    "import sys; sys.path.append(sys.argv[1]);"
+    " from qmailldap.privsep.broker import main; main(sys.argv[2:])"
+)
+# What a dynamic loader and programs such as dirmaker need; nothing that changes what Python loads.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+_LONGEST_LINE = 8192
+
+_log = Logger(namespace="qmailldap.privsep")
+
+
+class BrokerProcess(ProcessProtocol):
+    """Starts the broker and asks it for processes.
+
+    ``ended`` is called with a line when it ends without having been asked to: nothing that needs
+    its rights can be done then. ``dirmaker`` is the program that makes homes.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        most_keepers: int,
+        dirmaker: str | None,
+        ended: Callable[[str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._arguments = [str(most_keepers), *([dirmaker] if dirmaker else [])]
+        self._ended = ended
+        self._numbers = itertools.count(1)
+        self._control: socket.socket | None = None
+        self._unfinished_line = b""
+        self._stopping: Deferred[None] | None = None
+        self._running = False
+
+    def start(self) -> None:
+        """To be called as root. Raises ``OSError`` when there can be no such process."""
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        package = Path(qmailldap.__file__).resolve().parent
+        command = [sys.executable, "-I", "-S", "-c", _START, str(package.parent), *self._arguments]
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        with theirs, open(os.devnull, "rb") as nothing:
+            self._reactor.spawnProcess(
+                self,
+                sys.executable,
+                command,
+                environment,
+                "/",
+                childFDs={0: nothing.fileno(), 1: "r", 2: "r", CONTROL: theirs.fileno()},
+            )
+        self._running = True
+
+    def stop(self) -> Deferred[None]:
+        """Let it end, which takes a while if its children are at work; fires when it has."""
+        if not self._running or self._control is None:
+            return succeed(None)
+        if self._stopping is None:
+            self._stopping = Deferred()
+            self._control.close()
+        return self._stopping
+
+    def open_channel(
+        self, kind: bytes, uid: int, gid: int, lost: Callable[[Channel, bool], None]
+    ) -> tuple[Channel, int]:
+        """A channel to a new process of a kind that `broker` knows, and the process's number.
+
+        It can be asked at once; whether there is such a process, its answers tell. Raises `Busy`
+        and ``OSError``.
+        """
+        number = next(self._numbers)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self._request(kind, number, uid, gid, [theirs.fileno()])
+            ours.setblocking(False)
+            channel = Channel(self._reactor, lost)
+            self._reactor.adoptStreamConnection(
+                ours.fileno(), socket.AF_UNIX, _ChannelFactory(channel)
+            )
+        return channel, number
+
+    def kill(self, number: int) -> None:
+        """End a process that hangs. Raises `Busy`."""
+        self._request(b"x", number, 0, 0, [])
+
+    async def check_password(self, login: bytes, password: bytes) -> str:
+        """As `qmailldap.privsep.shadow.check`. Raises `Busy`, and ``OSError`` when it fails."""
+        channel, _ = self.open_channel(b"p", 0, 0, lambda *_: None)
+        try:
+            answer = await channel.ask(b"check", login, password)
+        finally:
+            channel.close()
+        (word,) = answer.fields
+        return word.decode("ascii")
+
+    def _request(
+        self, kind: bytes, number: int, uid: int, gid: int, descriptors: list[int]
+    ) -> None:
+        if not self._running or self._control is None or self._stopping is not None:
+            raise Busy("the server is being stopped")
+        message = REQUEST.pack(kind, number % 2**32, uid, gid)
+        try:
+            socket.send_fds(self._control, [message], descriptors)
+        except BlockingIOError:
+            raise Busy("the broker has too much to do") from None
+
+    def outReceived(self, data: bytes) -> None:
+        self.errReceived(data)
+
+    def errReceived(self, data: bytes) -> None:
+        """What the broker and its children complain of, a line each."""
+        *lines, self._unfinished_line = (self._unfinished_line + data).split(b"\n")
+        for line in lines:
+            _log.warn("{line}", line=printable(line[:_LONGEST_LINE]))
+        self._unfinished_line = self._unfinished_line[-_LONGEST_LINE:]
+
+    def processEnded(self, reason: Failure) -> None:
+        self._running = False
+        if self._stopping is not None:
+            self._stopping.callback(None)
+        else:
+            self._ended(f"the broker has ended: {reason.getErrorMessage()}")
+
+
+class _ChannelFactory(Factory):
+    noisy = False
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def buildProtocol(self, addr: IAddress | None) -> Channel:
+        return self._channel

@@ -1,0 +1,165 @@
+"""A keeper: does the file work of the sessions of one owner, as that owner and nobody else.
+
+It is forked by the broker, which has given up all other rights by then, and ends when the network
+process closes the connection. Requests are answered by a few threads, so that one that takes long,
+or a dirmaker, does not keep the owner's other sessions waiting. Each of them waits on the
+connection itself: to hand requests over would cost as much as most of them take.
+
+A request is its number, an operation, the session and what that takes:
+
+    begin   session, place                      -> begun
+    fetch   session, message, [state]           -> messages, and the file of one that is large
+    finish  session, messages, [state]          -> finished
+    forget  session                             (not answered)
+
+``state``, a place and what begin gave, goes with the first request of a session that was begun by
+another keeper. The answer is the number, ``ok``, how many files come along, and what `encoding`
+writes; or the number, ``error`` and an error; or ``no-memory``; or ``fault``. Messages are meant by
+their place in the listing: what is opened is a message, whatever the request says.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+
+from qmailldap.maildir.work import Place, Work
+from qmailldap.privsep import encoding, wire
+
+__all__ = ["MOST_THREADS", "PLACE_FIELDS", "Keeper"]
+
+MOST_THREADS = 10
+PLACE_FIELDS = 7
+"""Fields that a place takes in a request; what begin gave follows them."""
+
+
+class Keeper:
+    """Serves ``connection``; ``dirmaker`` is the program that makes homes, if there is one."""
+
+    def __init__(self, connection: socket.socket, dirmaker: bytes | None) -> None:
+        self._connection = connection
+        self._dirmaker = dirmaker
+        self._works: dict[bytes, Work] = {}
+        # From the module below `threading`, whose own would cost every fork a hundred pages.
+        self._reading = _thread.allocate_lock()
+        self._writing = _thread.allocate_lock()
+        self._counting = _thread.allocate_lock()
+        self._threads = 1
+        self._free = 0
+        self._all_ended = _thread.allocate_lock()
+
+    def serve(self) -> None:
+        """Answer requests until the network process closes the connection, and end the last."""
+        self._all_ended.acquire()
+        self._answer_all()
+        self._all_ended.acquire()
+
+    def _answer_all(self) -> None:
+        while (request := self._next()) is not None:
+            self._answer(request)
+        with self._counting:
+            self._threads -= 1
+            if not self._threads:
+                self._all_ended.release()
+
+    def _next(self) -> list[bytes] | None:
+        with self._counting:
+            self._free += 1
+        with self._reading:
+            try:
+                request = wire.receive(self._connection)
+            except (OSError, wire.FrameError) as error:
+                _complain(f"the connection broke: {error}")
+                request = None
+        with self._counting:
+            self._free -= 1
+        # Many keepers have one session, which asks one thing at a time.
+        if request is not None and len(self._works) > 1:
+            self._have_a_reader()
+        return request
+
+    def _have_a_reader(self) -> None:
+        """See to it that requests are read while this thread is at work."""
+        with self._counting:
+            if not self._free and self._threads < MOST_THREADS:
+                self._threads += 1
+                _thread.start_new_thread(self._answer_all, ())
+
+    def _answer(self, request: list[bytes]) -> None:
+        number, *question = request
+        files: list[int] = []
+        try:
+            answer = self._do(question, files)
+            fields = [number, b"ok", encoding.number_field(len(files)), *answer]
+        except OSError as error:
+            fields = [number, b"error", *encoding.error_fields(error)]
+        except MemoryError:
+            fields = [number, b"no-memory"]
+        except Exception:
+            # A fault of ours, or a request that is none: the log has it, and the session fails.
+            _complain(traceback.format_exc())
+            fields = [number, b"fault"]
+        try:
+            if question[:1] != [b"forget"]:
+                with self._writing:
+                    wire.send(self._connection, fields, files)
+        except OSError:
+            # The network process is gone, and what was removed or moved stays so.
+            return
+        finally:
+            for file in files:
+                os.close(file)
+
+    def _do(self, question: Sequence[bytes], files: list[int]) -> list[bytes]:
+        """Do what is asked for, and give the answer; files to go with it are added to ``files``."""
+        operation, session, *arguments = question
+        if operation == b"begin":
+            place = self._place(arguments)
+            if not os.path.isdir(place.home):
+                # To make it may take long.
+                self._have_a_reader()
+            work = Work(place)
+            begun = work.begin()
+            self._works[session] = work
+            return encoding.write_begun(begun)
+        if operation == b"forget":
+            self._works.pop(session, None)
+            return []
+        about, *state = arguments
+        if state:
+            begun = encoding.read_begun(state[PLACE_FIELDS:])
+            self._works[session] = Work(self._place(state[:PLACE_FIELDS]), begun)
+        work = self._works[session]
+        if operation == b"fetch":
+            return encoding.write_opened(self._fetch(work, encoding.number(about), files))
+        if operation == b"finish":
+            return encoding.write_finished(work.finish(encoding.read_numbers(about)))
+        raise wire.FrameError(f"no operation is called {operation!r}")
+
+    def _fetch(self, work: Work, number: int, files: list[int]) -> list[encoding.Opened]:
+        opened = []
+        for message in work.fetch(number):
+            opened.append(
+                encoding.Opened(
+                    message.size, message.first, message.file is not None, message.written_at
+                )
+            )
+            if message.file is not None:
+                # Closed with the others once it has been sent.
+                files.append(os.dup(message.file.fileno()))
+                message.file.close()
+        return opened
+
+    def _place(self, fields: Sequence[bytes]) -> Place:
+        place = encoding.read_place(fields, self._dirmaker)
+        path = os.environb.get(b"PATH", os.defpath.encode())
+        return place._replace(environment={**place.environment, b"PATH": path})
+
+
+def _complain(text: str) -> None:
+    """A line, or a traceback, for the log of the network process."""
+    os.write(sys.stderr.fileno(), f"keeper of uid {os.getuid()}: {text.rstrip()}\n".encode())
