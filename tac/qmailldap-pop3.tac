@@ -1,7 +1,8 @@
 """The POP3 server as a tac file: twistd -n -y qmailldap-pop3.tac
 
-The control directory and the endpoints come from the environment, so that one file serves several
-hosts: QMAILLDAP_CONTROL, and QMAILLDAP_LISTEN with endpoints separated by blanks. Or write them here.
+The control directory, the endpoints and the user come from the environment, so that one file serves
+several hosts: QMAILLDAP_CONTROL, QMAILLDAP_LISTEN with endpoints separated by blanks, QMAILLDAP_USER
+and QMAILLDAP_GROUP. Or write them here.
 """
 
 import os
@@ -13,6 +14,8 @@ from qmailldap.service import DEFAULT_CONTROL, DEFAULT_LISTEN, Options, makeServ
 options = Options()
 options["control"] = os.environ.get("QMAILLDAP_CONTROL", DEFAULT_CONTROL)
 options["listen"] = os.environ.get("QMAILLDAP_LISTEN", DEFAULT_LISTEN).split()
+options["user"] = os.environ.get("QMAILLDAP_USER", "")
+options["group"] = os.environ.get("QMAILLDAP_GROUP", "")
 
 application = Application("qmailldap-pop3")
 makeService(options).setServiceParent(application)

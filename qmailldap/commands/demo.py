@@ -23,11 +23,15 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from qmailldap.account import LOWEST_ID
 from qmailldap.commands.demo_messages import MAIL
 from qmailldap.directory import EmbeddedDirectory
+from qmailldap.privsep.rights import Identity, UnknownIdentity, find_identity
 from qmailldap.service import Options, makeService
 
 __all__ = ["add_to", "prepare"]
 
 _INTERFACE = "127.0.0.1"
+_OWNER = "nobody"
+"""Whose the mail is when root runs the demo, and as whom it then runs."""
+
 _PASSWORDS = {"alice": "wonderland", "bob": "builder"}
 
 
@@ -51,21 +55,27 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(run=_run)
 
 
-def prepare(directory: Path) -> None:
-    """Make what is missing of the demo's files; what is there stays as it is."""
+def prepare(directory: Path, owner: Identity | None = None) -> None:
+    """Make what is missing of the demo's files; what is there stays as it is.
+
+    For root, who can give it away, the mail belongs to ``owner``.
+    """
     control = directory / "control"
     control.mkdir(parents=True, exist_ok=True)
     facts = {
         "me": "localhost",
         "ldapbasedn": "dc=example,dc=org",
         "ldapobjectclass": "qmailUser",
-        "ldapuid": str(max(os.getuid(), LOWEST_ID)),
-        "ldapgid": str(max(os.getgid(), LOWEST_ID)),
     }
     for name, fact in facts.items():
         _write_once(control / name, fact.encode() + b"\n")
-    # Not once: the directory may have been moved.
-    (control / "ldapmessagestore").write_text(f"{directory / 'mail'}\n")
+    # Not once: the directory may have been moved, or be somebody else's.
+    # As root, by a way that needs no rights: others may not enter the folders above.
+    store = directory / "mail" if owner is None else Path("/proc/self/cwd/mail")
+    (control / "ldapmessagestore").write_text(f"{store}\n")
+    uid, gid = (os.getuid(), os.getgid()) if owner is None else (owner.uid, owner.gid)
+    (control / "ldapuid").write_text(f"{max(uid, LOWEST_ID)}\n")
+    (control / "ldapgid").write_text(f"{max(gid, LOWEST_ID)}\n")
     ldif = resources.files(__package__).joinpath("demo.ldif").read_bytes()
     _write_once(directory / "directory.ldif", ldif)
     for user, messages in MAIL.items():
@@ -79,6 +89,10 @@ def prepare(directory: Path) -> None:
             for number, message in enumerate(messages):
                 _deliver(unfinished, number, message)
             unfinished.rename(maildir)
+    if owner is not None:
+        for folder, _, files in os.walk(directory / "mail"):
+            for path in (folder, *(os.path.join(folder, file) for file in files)):
+                os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
 
 
 def _write_once(path: Path, content: bytes) -> None:
@@ -98,8 +112,10 @@ def _run(options: argparse.Namespace) -> None:
         # Before anything is written: another demo may be running there.
         with socket.create_server((_INTERFACE, options.port)):
             pass
-        prepare(directory)
-    except OSError as error:
+        owner = find_identity(_OWNER) if os.geteuid() == 0 else None
+        prepare(directory, owner)
+        os.chdir(directory)
+    except (OSError, UnknownIdentity) as error:
         raise SystemExit(f"qmailldap demo, {_INTERFACE}:{options.port}: {error}") from None
     globalLogBeginner.beginLoggingTo(
         [textFileLogObserver(sys.stdout)], redirectStandardIO=False, discardBuffer=True
@@ -114,6 +130,7 @@ async def _serve(reactor: Any, directory: Path, port: int) -> None:
     settings = Options()
     settings["control"] = str(directory / "control")
     settings["listen"] = [f"tcp:{port}:interface={_INTERFACE}"]
+    settings["user"] = _OWNER if os.geteuid() == 0 else ""
     service = makeService(settings, reactor)
     service.privilegedStartService()
     service.startService()

@@ -14,6 +14,8 @@ from pathlib import Path
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from qmailldap.privsep.rights import find_identity
+
 from .certificates import write_certificate
 from .clients import Conversation, converse, refuse_or_accept
 from .mailboxes import MESSAGES
@@ -300,6 +302,10 @@ class DaemonTests(TestCase):
         self.directory = Path(tempfile.mkdtemp(prefix="qmailldap-test-"))
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         write_control(self.directory / "control", {"ldapserver": f"{HOST}:{unused_port()}"})
+        # As whom it will run must be able to remove it again.
+        if os.geteuid() == 0:
+            identity = find_identity()
+            os.chown(self.directory, identity.uid, identity.gid)
         self.pidfile = self.directory / "pid"
         self.addCleanup(self.kill)
 
