@@ -92,6 +92,13 @@ def configurations(before: Path, owners: int) -> tuple[Configuration, ...]:
             distinct(FEW_OWNERS),
             server=("--user=nobody",),
         ),
+        Configuration(
+            "one-keeper",
+            "this checkout, run as nobody, all mail of one other owner",
+            PROJECT,
+            distinct(1),
+            server=("--user=nobody",),
+        ),
     )
 
 
