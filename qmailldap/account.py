@@ -109,7 +109,8 @@ class Account:
 
     def environment(self) -> dict[bytes, bytes]:
         """The variables of programs that are run for the account: reference.md, "auth_pop"."""
-        variables = {b"USER": self.login, b"AUTHENTICATED": self.login, b"HOME": _octets(self.home)}
+        login = self.login.replace(b"\0", b"?")  # which no variable can hold
+        variables = {b"USER": login, b"AUTHENTICATED": login, b"HOME": _octets(self.home)}
         if self.names_both:
             variables[b"MAILDIR"] = _octets(self.delivery)
         if self.quota.is_set:

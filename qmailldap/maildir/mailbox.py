@@ -123,7 +123,7 @@ class MaildirMailbox:
         self._check(index)
         ahead = self._ahead.pop(index, None)
         if ahead is not None:
-            return succeed(StoredMessage(self._offload, ahead))
+            return succeed(self._hand_out(StoredMessage(self._offload, ahead)))
         self._ahead.clear()
         # The caller has a Deferred of its own: cancelling it must not lose an open file.
         asked: Deferred[StoredMessage] = Deferred()
@@ -177,10 +177,13 @@ class MaildirMailbox:
             asked.errback(CancelledError())
             return
         self._ahead = dict(enumerate(result[1:], index + 1))
+        asked.callback(self._hand_out(message))
+
+    def _hand_out(self, message: StoredMessage) -> StoredMessage:
         if message.holds_file:
             self._open = [weakref.ref(other) for other in self._open_messages()]
             self._open.append(weakref.ref(message))
-        asked.callback(message)
+        return message
 
     def _finished(self, result: Finished | Failure) -> None:
         waiting, self._syncing = self._syncing, []

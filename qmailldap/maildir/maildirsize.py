@@ -14,7 +14,12 @@ locks makes right. Either puts the sum off by that message until the next recalc
 - the message is linked before the count, and the file opened after it was replaced: it is there
   twice. (qmail-local opens the file, appends, then links; with it, only the first can happen.)
 
-Nor is there one for a session killed after it removed messages and before it subtracted them.
+Nor can these be made right:
+
+- a session that is killed after it removed messages and before it subtracted them;
+- NFS, where O_APPEND is not atomic: of two hosts that append at a time, one may write over the
+  other's line. A line that is broken thereby has the file counted anew; one that is missing whole
+  goes unseen until the file is written anew for another reason.
 
 The standard library only, and all calls may block: processes that touch mail load this.
 """
@@ -25,12 +30,12 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from qmailldap.maildir.names import size_in_name, unique_name
-from qmailldap.maildir.scanning import regular_files
+from qmailldap.maildir.counting import TRASH, count
+from qmailldap.maildir.scanning import OPEN_FOLDER
 from qmailldap.quota import Quota
 
 __all__ = ["Removed", "is_current", "keep_current"]
@@ -46,7 +51,6 @@ _ATTEMPTS = 3
 _LIMIT = re.compile(rb"(?<![0-9])0*([0-9]{1,20})([SC])")
 _LINE = re.compile(rb"[ \t]*(-?[0-9]{1,20})[ \t]+(-?[0-9]{1,20})[ \t]*")
 
-_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO or device in the file's place is not waited for.
 _OPEN_FILE = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -55,22 +59,11 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | o
 class Removed(NamedTuple):
     """What left the mailbox: its octets as delivered (``,S=``), not with CRLF, and its messages.
 
-    Without those flagged T and those of the folder .Trash, which the quota does not count.
+    Without those flagged T, which the quota does not count.
     """
 
     octets: int
     messages: int
-
-
-class _Count(NamedTuple):
-    """What the quota counts, and the sum of the folders' mtimes, larger after any change."""
-
-    octets: int = 0
-    messages: int = 0
-    changes: int = 0
-
-    def plus(self, octets: int, messages: int, changes: int) -> _Count:
-        return _Count(self.octets + octets, self.messages + messages, self.changes + changes)
 
 
 class _File(NamedTuple):
@@ -113,6 +106,8 @@ def keep_current(maildir: bytes, quota: Quota, remove: Callable[[], Removed]) ->
         except OSError as error:
             trouble = _as_text(error)
         removed = remove()
+        if os.path.basename(maildir) == os.fsencode(TRASH) and _is_folder(maildir):
+            removed = Removed(0, 0)
         if root is not None and (file is not None or quota.is_set):
             try:
                 _update(root, file, quota, removed, stack)
@@ -187,16 +182,16 @@ def _append(root: int, file: _File, removed: Removed) -> bool:
 
 def _recalculate(root: int, definition: Quota, file: _File | None, stack: ExitStack) -> bool:
     """Count the mailbox and replace the file; False if others never let the count stay true."""
-    tmp = os.open(b"tmp", _OPEN_FOLDER, dir_fd=root)
+    tmp = os.open(b"tmp", OPEN_FOLDER, dir_fd=root)
     stack.callback(os.close, tmp)
     replaced = None if file is None else file.descriptor
     for _ in range(_ATTEMPTS):
         length = _length(replaced)
-        count = _count(root)
-        text = b"%b\n%d %d\n" % (str(definition).encode(), count.octets, count.messages)
+        counted = count(root)
+        text = b"%b\n%d %d\n" % (str(definition).encode(), counted.octets, counted.messages)
         written = _replace(root, tmp, text, stack)
         # Counted again, for an mtime alone hides a change within the same tick of the clock.
-        if _count(root) == count and _length(replaced) == length:
+        if count(root) == counted and _length(replaced) == length:
             return True
         replaced = written
     return False
@@ -223,76 +218,18 @@ def _length(descriptor: int | None) -> int:
     return 0 if descriptor is None else os.fstat(descriptor).st_size
 
 
-def _count(root: int) -> _Count:
-    """What the Maildir and its Maildir++ folders hold."""
-    total = _Count().plus(*_count_maildir(root))
-    with os.scandir(root) as entries:
-        for entry in entries:
-            if entry.name[0] == "." and entry.name != ".Trash":
-                with _folder(root, entry.name) as folder:
-                    if folder is not None:
-                        total = total.plus(*_count_maildir(folder))
-    return total
-
-
-def _count_maildir(maildir: int) -> _Count:
-    octets = messages = changes = 0
-    # The order matters: a message that is moved meanwhile is then seen twice rather than never.
-    for name in ("new", "cur"):
-        with _folder(maildir, name) as folder:
-            if folder is None:
-                continue
-            changes += os.fstat(folder).st_mtime_ns
-            for entry in regular_files(folder):
-                size = _size(entry)
-                if size is not None:
-                    octets += size
-                    messages += 1
-    return _Count(octets, messages, changes)
-
-
-def _size(entry: os.DirEntry[str]) -> int | None:
-    """The octets a message counts for, None where it does not count."""
-    file = os.fsencode(entry.name)
-    unique = unique_name(file)
-    info = file[len(unique) :]
-    if info.startswith(b":2,") and b"T" in info[3:].partition(b",")[0]:
-        return None
-    # Without ,W= which `size_in_name` would prefer: deliveries add what the disk holds.
-    _, tag, rest = unique.partition(b",S=")
-    size = size_in_name(tag + rest.partition(b",")[0])
-    if size is not None:
-        return size
-    try:
-        return entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return None
-
-
-@contextmanager
-def _folder(parent: int, name: str) -> Iterator[int | None]:
-    """The descriptor of a folder, None where there is no directory of that name."""
-    try:
-        descriptor = os.open(name, _OPEN_FOLDER, dir_fd=parent)
-    except OSError as error:
-        # A symbolic link in a folder's place is refused, by either of the last two.
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            raise
-        yield None
-        return
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _open_root(maildir: bytes, stack: ExitStack) -> int:
     """The directory the file belongs to: the Maildir, or the one it is a Maildir++ folder of."""
-    if os.path.lexists(os.path.join(maildir, b"maildirfolder")):
+    if _is_folder(maildir):
         maildir = os.path.join(maildir, b"..")
     root = os.open(maildir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.callback(os.close, root)
     return root
+
+
+def _is_folder(maildir: bytes) -> bool:
+    """Whether it is a Maildir++ folder: then its mailbox is the directory that it is in."""
+    return os.path.lexists(os.path.join(maildir, b"maildirfolder"))
 
 
 def _open_file(root: int, stack: ExitStack) -> _File | None:

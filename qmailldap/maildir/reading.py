@@ -53,7 +53,12 @@ def open_message(maildir: Maildir, number: int) -> OpenMessage:
 
 
 def _begin_to_read(descriptor: int, size: int) -> OpenMessage:
-    file = io.FileIO(descriptor)
+    try:
+        file = io.FileIO(descriptor)
+    except BaseException:
+        # It looks at the file first, and does not own the descriptor where that fails.
+        os.close(descriptor)
+        raise
     written_at = os.fstat(descriptor).st_mtime_ns
     first = read_next(file, size, CHUNK, written_at)
     return OpenMessage(size, first, None if file.closed else file, written_at)

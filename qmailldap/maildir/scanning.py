@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from qmailldap.maildir.names import delivery_number, size_in_name, unique_name
 
-__all__ = ["Folders", "Row", "read_messages", "regular_files"]
+__all__ = ["OPEN_FOLDER", "Folders", "Row", "read_messages", "regular_files"]
 
 Folders = Mapping[bytes, int]
 """The descriptors of new and cur, in the order they must be read, without one that is missing."""
@@ -20,6 +20,9 @@ Row = tuple[int, bytes, int, bytes, int]
 """What is learned of a message: the number it is ordered by, unique name, size in octets, its file
 relative to the Maildir, and its inode number. The order of rows is that of the listing.
 """
+
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How the folders of a Maildir are opened: never by way of a symbolic link, nor waiting."""
 
 _ATTEMPTS = 3
 """How often folders are read because other programs keep changing them."""

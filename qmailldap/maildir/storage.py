@@ -19,7 +19,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from qmailldap.maildir.names import is_trashed, seen_name, stored_size, unique_id, unique_name
-from qmailldap.maildir.scanning import Folders, read_messages, regular_files
+from qmailldap.maildir.scanning import OPEN_FOLDER, Folders, read_messages, regular_files
 
 __all__ = [
     "STALE_AFTER",
@@ -42,7 +42,6 @@ _FOLDERS = (b"tmp", b"new", b"cur")
 _ATTEMPTS = 3
 """How often a message is looked up again that other programs keep renaming."""
 
-_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO put in a message's place would otherwise wait for a writer.
 _OPEN_MESSAGE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -127,7 +126,10 @@ class Maildir:
             self._know(listing)
 
     def is_complete(self) -> bool:
-        """Whether the three folders are there, whatever they are."""
+        """Whether the three folders are there, whatever they are.
+
+        False as well where that cannot be told: whoever is to make what is missing finds out why.
+        """
         return all(os.path.lexists(os.path.join(self.path, name)) for name in _FOLDERS)
 
     def clean_tmp(self) -> Failures:
@@ -325,7 +327,7 @@ class Maildir:
     def _open_folder(self, folder: bytes) -> int | None:
         """The descriptor of a folder, None where the Maildir has no such folder."""
         try:
-            return os.open(os.path.join(self.path, folder), _OPEN_FOLDER)
+            return os.open(os.path.join(self.path, folder), OPEN_FOLDER)
         except FileNotFoundError:
             self._require_maildir()
             return None

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Set
 from typing import NamedTuple
 
-from qmailldap.maildir.creation import Dirmaker, provide
+from qmailldap.maildir.creation import provide_home, provide_maildir
+from qmailldap.maildir.dirmaker import Dirmaker
 from qmailldap.maildir.dot_qmail import mailbox_in_dot_qmail
 from qmailldap.maildir.maildirsize import Removed, is_current, keep_current
 from qmailldap.maildir.reading import OpenMessage, open_messages
@@ -78,19 +79,18 @@ class Work:
 
     def begin(self) -> Begun:
         """Make what is missing of the mailbox, tidy its tmp/, and list its messages."""
-        place = self._place
-        if place.asks_dot_qmail:
-            mailbox = mailbox_in_dot_qmail(place.home) or place.mailbox
-            self._maildir = Maildir(mailbox, time=self._time)
-        maildir = self._maildir
+        maildir = self._find()
         if not maildir.is_complete():
-            dirmaker = None
-            if place.dirmaker is not None:
-                dirmaker = Dirmaker(place.dirmaker, place.delivery, place.environment)
-            provide(place.home, maildir.path, dirmaker)
+            self._provide_home()
+            # It may have got a .qmail with it, from a skeleton.
+            maildir = self._find()
+            provide_maildir(maildir.path)
+        self._maildir = maildir
         not_cleaned, listing = maildir.clean_tmp(), maildir.scan()
         self._count = len(listing.files)
-        return Begun(maildir.path, listing, not_cleaned, is_current(maildir.path, place.quota))
+        return Begun(
+            maildir.path, listing, not_cleaned, is_current(maildir.path, self._place.quota)
+        )
 
     def fetch(self, number: int) -> list[OpenMessage]:
         """Open a message, and with it small ones that follow; see `open_messages`."""
@@ -107,3 +107,15 @@ class Work:
 
         problem = keep_current(self._maildir.path, self._place.quota, remove)
         return Finished(updates[0].not_removed, updates[0].not_moved, problem)
+
+    def _find(self) -> Maildir:
+        place = self._place
+        mailbox = mailbox_in_dot_qmail(place.home) if place.asks_dot_qmail else None
+        return Maildir(mailbox or place.mailbox, time=self._time)
+
+    def _provide_home(self) -> None:
+        place = self._place
+        dirmaker = None
+        if place.dirmaker is not None:
+            dirmaker = Dirmaker(place.dirmaker, place.delivery, place.environment)
+        provide_home(place.home, dirmaker)

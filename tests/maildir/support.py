@@ -12,7 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from qmailldap.maildir.hands import InThreads
-from qmailldap.maildir.work import Place, Work
+from qmailldap.maildir.reading import OpenMessage
+from qmailldap.maildir.work import Begun, Finished, Place, Work
 from qmailldap.threads import Offload
 
 P = ParamSpec("P")
@@ -91,3 +92,29 @@ class HeldBack:
     def run(self) -> None:
         """Let the work run that has waited longest."""
         self.waiting.pop(0)()
+
+
+class HandsAsked:
+    """Hands that do what the test says: what they are asked, and the answers it is to give."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.answers: list[Deferred[Any]] = []
+        self.closed = 0
+
+    def begin(self) -> Deferred[Begun]:
+        return self._answer("begin")
+
+    def fetch(self, number: int) -> Deferred[list[OpenMessage]]:
+        return self._answer("fetch", number)
+
+    def finish(self, deleted: frozenset[int]) -> Deferred[Finished]:
+        return self._answer("finish", deleted)
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def _answer(self, *asked: Any) -> Deferred[Any]:
+        self.asked.append(asked)
+        self.answers.append(Deferred())
+        return self.answers[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from array import array
 from pathlib import Path
 from typing import cast
 
@@ -16,11 +17,15 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from qmailldap.interfaces import IMaildrop
+from qmailldap.maildir.hands import InThreads
 from qmailldap.maildir.mailbox import MaildirMailbox, open_mailbox
-from qmailldap.maildir.reading import CHUNK
-from qmailldap.maildir.storage import MailboxCorrupted, MailboxMissing
+from qmailldap.maildir.reading import CHUNK, MOST_AHEAD, OpenMessage
+from qmailldap.maildir.storage import Failures, Listing, MailboxCorrupted, MailboxMissing
+from qmailldap.maildir.work import Begun, Finished, Place, Work
+from qmailldap.quota import Quota
 from qmailldap.threads import Busy, Offload, Workers
 from tests.maildir.support import (
+    HandsAsked,
     HeldBack,
     deliver,
     descriptors_below,
@@ -253,6 +258,204 @@ class GetMessageTests(MailboxTestCase):
         self.assertEqual(self.before, open_descriptors())
 
 
+class AheadTests(MailboxTestCase):
+    """Small messages that were opened together with one that was asked for."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for number in range(1, 6):
+            deliver(self.path, f"cur/{number}.a:2,", b"%d" % number)
+        self.thread = HeldBack()
+        opening = self.opening(self.path, self.thread)
+        self.thread.run()
+        self.held = self.successResultOf(opening)
+
+    def first_of(self, index: int) -> bytes:
+        """What a message holds, for which a thread is waited for."""
+        getting = self.held.getMessage(index)
+        self.assertNoResult(getting)
+        self.thread.run()
+        return self.successResultOf(getting).read()
+
+    def ahead(self, index: int) -> bytes:
+        """What a message holds, for which no thread is needed."""
+        content = self.successResultOf(self.held.getMessage(index)).read()
+        self.assertEqual([], self.thread.waiting)
+        return content
+
+    def test_they_are_at_hand_in_their_order(self) -> None:
+        self.assertEqual(b"1", self.first_of(0))
+        self.assertEqual([b"2", b"3", b"4", b"5"], [self.ahead(index) for index in range(1, 5)])
+
+    def test_they_are_at_hand_in_any_order(self) -> None:
+        self.assertEqual(b"2", self.first_of(1))
+        self.assertEqual([b"5", b"3", b"4"], [self.ahead(index) for index in (4, 2, 3)])
+
+    def test_each_is_given_once(self) -> None:
+        self.first_of(0)
+        self.assertEqual(b"3", self.ahead(2))
+        self.assertEqual(b"3", self.first_of(2))
+
+    def test_asking_for_another_drops_them(self) -> None:
+        self.first_of(3)
+        getting = [self.held.getMessage(0), self.held.getMessage(4)]
+        self.assertEqual(2, len(self.thread.waiting))
+        self.thread.run()
+        self.thread.run()
+        self.assertEqual([b"1", b"5"], [self.successResultOf(each).read() for each in getting])
+
+    def test_a_marked_one_is_at_hand_as_well(self) -> None:
+        self.first_of(0)
+        self.held.deleteMessage(1)
+        self.assertEqual(b"2", self.ahead(1))
+
+    def test_one_that_was_removed_from_the_disk_meanwhile_is_given_as_it_was(self) -> None:
+        self.first_of(0)
+        (self.path / "cur/2.a:2,").unlink()
+        self.assertEqual(b"2", self.ahead(1))
+        getting = self.held.getMessage(1)
+        self.thread.run()
+        self.failureResultOf(getting, FileNotFoundError)
+
+    def test_they_are_so_many_at_most(self) -> None:
+        for number in range(6, 2 * MOST_AHEAD):
+            deliver(self.path, f"cur/{number}.a:2,", b"%d" % number)
+        opening = self.opening(self.path, self.thread)
+        self.thread.run()
+        self.held = self.successResultOf(opening)
+        self.first_of(0)
+        for index in range(1, MOST_AHEAD):
+            self.ahead(index)
+        self.first_of(MOST_AHEAD)
+
+    def test_they_are_one_chunk_at_most(self) -> None:
+        for number in range(6, 12):
+            deliver(self.path, f"cur/{number}.a:2,", b"x" * (CHUNK // 2))
+        opening = self.opening(self.path, self.thread)
+        self.thread.run()
+        self.held = self.successResultOf(opening)
+        self.first_of(5)
+        self.ahead(6)
+        self.first_of(7)
+
+    def test_they_go_when_the_session_does(self) -> None:
+        self.first_of(0)
+        self.held.close()
+        getting = self.held.getMessage(1)
+        self.assertNoResult(getting)
+        self.thread.run()
+        self.failureResultOf(getting, CancelledError)
+
+    def test_those_that_come_after_the_end_are_not_kept(self) -> None:
+        getting = self.held.getMessage(0)
+        self.held.close()
+        self.thread.run()
+        self.failureResultOf(getting, CancelledError)
+        self.assertEqual({}, self.held._ahead)
+
+
+class HandsTests(MailboxTestCase):
+    """What is asked of hands, whoever's they are."""
+
+    def opened(self, *files: bytes, quota_is_current: bool = True) -> MaildirMailbox:
+        sizes, inodes = array("q", [2] * len(files)), array("Q", range(len(files)))
+        has_new = any(file.startswith(b"new/") for file in files)
+        listing = Listing(files, sizes, inodes, frozenset(), has_new)
+        opening = Deferred.fromCoroutine(open_mailbox(self.hands, here))
+        begun = Begun(b"/joe/Maildir", listing, Failures(), quota_is_current)
+        self.hands.answers[-1].callback(begun)
+        return self.successResultOf(opening)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.hands = HandsAsked()
+
+    def asked_at_quit(self, mailbox: MaildirMailbox) -> list[tuple[str, frozenset[int]]]:
+        del self.hands.asked[:]
+        mailbox.sync()
+        return cast(list[tuple[str, frozenset[int]]], self.hands.asked)
+
+    def test_a_session_with_nothing_to_do_asks_nothing_at_quit(self) -> None:
+        mailbox = self.opened(b"cur/1.a:2,")
+        self.assertEqual([], self.asked_at_quit(mailbox))
+        self.assertEqual(0, self.successResultOf(mailbox.sync()))
+
+    def test_marks_new_messages_or_a_quota_file_that_is_not_current_are_something_to_do(
+        self,
+    ) -> None:
+        nothing: frozenset[int] = frozenset()
+        mailbox = self.opened(b"cur/1.a:2,", quota_is_current=False)
+        self.assertEqual([("finish", nothing)], self.asked_at_quit(mailbox))
+        mailbox = self.opened(b"cur/1.a:2,", b"new/2.b")
+        self.assertEqual([("finish", nothing)], self.asked_at_quit(mailbox))
+        mailbox = self.opened(b"cur/1.a:2,", b"cur/2.b:2,")
+        mailbox.deleteMessage(1)
+        self.assertEqual([("finish", frozenset({1}))], self.asked_at_quit(mailbox))
+
+    def test_a_problem_with_the_quota_is_one_line_in_the_log_and_no_failure(self) -> None:
+        mailbox = self.opened(b"cur/1.a:2,")
+        mailbox.deleteMessage(0)
+        lines = self.logged()
+        syncing = mailbox.sync()
+        self.hands.answers[-1].callback(
+            Finished(Failures(), Failures(), "'maildirsize': No space left on device")
+        )
+        self.assertEqual(0, self.successResultOf(syncing))
+        self.assertEqual(1, len(lines))
+        self.assertTrue(
+            lines[0].startswith("mailbox path=/joe/Maildir problem=quota count=1 first="), lines
+        )
+        self.assertIn("No space left on device", lines[0])
+
+    def test_what_a_problem_says_cannot_break_its_line(self) -> None:
+        mailbox = self.opened(b"new/1.a")
+        lines = self.logged()
+        mailbox.sync()
+        self.hands.answers[-1].callback(
+            Finished(Failures(1, "'a\udcff'\n: no"), Failures(2, "b\r\n\x1b[2J"), "c\nd")
+        )
+        self.assertEqual(3, len(lines))
+        for line in lines:
+            self.assertTrue(line.isprintable() and line.isascii(), line)
+
+    def test_each_trouble_at_quit_is_told_to_whoever_asked(self) -> None:
+        mailbox = self.opened(b"new/1.a")
+        asked = [mailbox.sync(), mailbox.sync()]
+        self.hands.answers[-1].errback(MailboxMissing(2, "gone"))
+        for answer in asked:
+            self.failureResultOf(answer, MailboxMissing)
+
+    def test_hands_that_cannot_begin_are_let_go(self) -> None:
+        opening = Deferred.fromCoroutine(open_mailbox(self.hands, here))
+        self.hands.answers[-1].errback(Busy("full"))
+        self.failureResultOf(opening, Busy)
+        self.assertEqual(1, self.hands.closed)
+
+    def test_hands_are_let_go_with_the_login_that_is_given_up(self) -> None:
+        opening = Deferred.fromCoroutine(open_mailbox(self.hands, here))
+        opening.cancel()
+        self.failureResultOf(opening, CancelledError)
+        self.assertEqual(1, self.hands.closed)
+
+    def test_hands_are_let_go_at_the_end_of_the_session(self) -> None:
+        self.opened(b"new/1.a").close()
+        self.assertEqual(1, self.hands.closed)
+
+    def test_a_file_that_came_ahead_is_closed_with_the_mailbox(self) -> None:
+        mailbox = self.opened(b"new/1.a", b"new/2.b")
+        path = deliver(self.path, "new/2.b", b"x" * (2 * CHUNK))
+        file = path.open("rb", buffering=0)
+        self.addCleanup(file.close)
+        getting = mailbox.getMessage(0)
+        ahead = OpenMessage(2 * CHUNK, b"", file, path.stat().st_mtime_ns)
+        self.hands.answers[-1].callback([OpenMessage(1, b"x", None, 0), ahead])
+        self.successResultOf(getting)
+        message = self.successResultOf(mailbox.getMessage(1))
+        self.assertTrue(message.holds_file)
+        mailbox.close()
+        self.assertTrue(file.closed)
+
+
 class SyncTests(MailboxTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -314,6 +517,23 @@ class SyncTests(MailboxTestCase):
         self.thread.run()
         self.assertEqual(0, self.successResultOf(self.successResultOf(opening).sync()))
         self.assertEqual([], self.thread.waiting)
+
+    def test_a_quota_file_that_is_not_current_is_made_at_quit(self) -> None:
+        (self.path / "new/1.a").rename(self.path / "cur/1.a:2,")
+        home, quota = self.path.absolute().parent, Quota(1000, 0)
+        place = Place(os.fsencode(home), os.fsencode(self.path.absolute()), quota=quota)
+        for written in (True, False):
+            before = (self.path / "maildirsize").exists()
+            self.assertNotEqual(written, before)
+            hands = InThreads(self.thread, Work(place))
+            opening = Deferred.fromCoroutine(open_mailbox(hands, self.thread))
+            self.thread.run()
+            syncing = self.successResultOf(opening).sync()
+            self.assertEqual(written, bool(self.thread.waiting))
+            if written:
+                self.thread.run()
+            self.assertEqual(0, self.successResultOf(syncing))
+        self.assertEqual("1000S\n6 3\n", (self.path / "maildirsize").read_text())
 
     def test_what_could_not_be_removed_is_told_and_logged(self) -> None:
         mailbox = self.mailbox()

@@ -154,6 +154,40 @@ class CurrencyTests(QuotaFileTestCase):
         self.assertFalse(self.is_current())
         self.assertFalse(is_current(b"/nowhere", QUOTA))
 
+    def test_what_is_no_regular_file_is_not_waited_for(self) -> None:
+        os.mkfifo(self.file)
+        self.assertFalse(self.is_current())
+        self.assertFalse(self.is_current(NONE))
+        self.file.unlink()
+        (self.path / "target").write_text(f"{QUOTA}\n5 1\n")
+        self.file.symlink_to("target")
+        self.assertFalse(self.is_current())
+
+    def test_a_failing_disk_makes_it_not_current_and_raises_nothing(self) -> None:
+        self.write(f"{QUOTA}\n5 1\n")
+        for function in ("open", "fstat", "read"):
+
+            def failing(*args: object, **kwargs: object) -> None:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            patched = self.patch(os, function, failing)
+            self.assertFalse(self.is_current())
+            patched.restore()
+
+    def test_no_more_is_read_than_a_file_may_have(self) -> None:
+        read: list[int] = []
+        real = os.read
+
+        def counting(descriptor: int, octets: int) -> bytes:
+            read.append(octets)
+            return real(descriptor, octets)
+
+        self.write(f"{QUOTA}\n" + "1 1\n" * 1_000_000)
+        self.patch(os, "read", counting)
+        self.patch(os, "scandir", lambda *args: self.fail("the mailbox was gone through"))
+        self.assertFalse(self.is_current())
+        self.assertEqual([5120, 0], read)
+
     def test_nothing_is_written(self) -> None:
         self.write("x")
         self.is_current()

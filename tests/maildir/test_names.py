@@ -8,8 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.maildir.names import (
     delivery_number,
+    is_trashed,
     seen_name,
     size_in_name,
+    stored_size,
     unique_id,
     unique_name,
 )
@@ -88,6 +90,32 @@ class SizeInNameTests(SynchronousTestCase):
         for text in (name, b"mx,S=" + name, b"mx,W=" + name):
             size = size_in_name(text)
             self.assertTrue(size is None or 0 <= size < 2**63)
+
+
+class StoredSizeTests(SynchronousTestCase):
+    def test_the_size_with_crlf_is_not_what_a_disk_holds(self) -> None:
+        self.assertEqual(2000, stored_size(b"1.2.mx,S=2000,W=2100"))
+        self.assertEqual(2000, stored_size(b"1.2.mx,W=2100,S=2000"))
+        self.assertIsNone(stored_size(b"1.2.mx,W=2100"))
+
+    def test_what_is_no_number_is_no_size(self) -> None:
+        for name in (b"mx", b"mx,S=", b"mx,S=-1", b"mx,S=1k", b"mx,s=1", b"mx,S=" + b"9" * 19):
+            self.assertIsNone(stored_size(name), name)
+
+    @given(file_names)
+    def test_no_name_breaks_it(self, name: bytes) -> None:
+        size = stored_size(b"mx,S=" + name)
+        self.assertTrue(size is None or 0 <= size < 2**63)
+
+
+class IsTrashedTests(SynchronousTestCase):
+    def test_the_flag_is_one_of_those_behind_the_colon(self) -> None:
+        for name in (b"1.mx:2,T", b"1.mx:2,ST", b"1.mx:2,RST", b"1.mx:2,T,x", b"cur/1.mx:2,T"):
+            self.assertTrue(is_trashed(name), name)
+
+    def test_a_letter_elsewhere_is_no_flag(self) -> None:
+        for name in (b"1.T", b"1.T:2,S", b"1.mx:1,T", b"1.mx:2,S,T", b"1.mx:2T", b"T", b"1.mx:2,t"):
+            self.assertFalse(is_trashed(name), name)
 
 
 class SeenNameTests(SynchronousTestCase):
