@@ -173,6 +173,12 @@ class _Separation(Service):
         self._log.info(
             "rights network={uid}:{gid} mailboxes=their-owners", uid=os.geteuid(), gid=os.getegid()
         )
+        more = sorted({*os.getgroups()} - {os.getegid()})
+        if more:
+            # twistd's own --uid takes them over, and whoever is not root cannot give them up.
+            self._log.warn(
+                "rights groups={groups} are kept as well: --user would give them up", groups=more
+            )
         if not os.access(qmailldap.__file__, os.R_OK):
             self._log.warn(
                 "rights {user} cannot read the installation, {path}: what is not loaded by now"

@@ -117,7 +117,11 @@ class Conversation:
 
     def line(self) -> bytes:
         """The next line without its end; ``b""`` when the server has closed."""
-        return self._received.readline().rstrip(b"\r\n")
+        return self.full_line().rstrip(b"\r\n")
+
+    def full_line(self) -> bytes:
+        """The next line with its end, which is missing where the server closed within it."""
+        return self._received.readline()
 
     def ask(self, command: bytes) -> bytes:
         """Send a command; gives the one line of the answer."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from .users import OWNER_GID, OWNER_UID
+from .users import OWNER, Owner
 
-__all__ = ["BIG_MESSAGE", "MESSAGES", "Maildir", "as_lines", "brief", "give_to_owner"]
+__all__ = ["BIG_MESSAGE", "MESSAGES", "Maildir", "as_lines", "brief", "everything_below"]
 
 _HEADER = b"From: ann@example.org\nTo: joe@example.org\nSubject: %s\n\n"
 
@@ -33,25 +34,31 @@ MESSAGES = {
 
 
 class Maildir:
-    """A mailbox at ``path``, made for its owner with tmp, new and cur."""
+    """A mailbox at ``path``, made for its owner with tmp, new and cur; nobody else may look in."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: Owner = OWNER) -> None:
         self.path = path
-        self._delivered = 0
+        self.owner = owner
+        self._numbers = itertools.count(1)
         for folder in ("tmp", "new", "cur"):
             (path / folder).mkdir(parents=True, exist_ok=True)
-        self._own([path.parent, path, *path.iterdir()])
+        folders = [path.parent, path, *path.iterdir()]
+        for each in folders:
+            each.chmod(0o700)
+        self.own(*folders)
 
     def deliver(self, content: bytes, folder: str = "new", flags: str = "") -> str:
         """Put a message where a delivery agent would; gives the unique part of its name.
 
         Messages are listed in the order in which they were delivered.
         """
-        self._delivered += 1
-        name = f"{1700000000 + self._delivered}.{4000 + self._delivered}.mx1.example.org"
-        path = self.path / folder / (name + flags)
-        path.write_bytes(content)
-        self._own([path])
+        number = next(self._numbers)
+        name = f"{1700000000 + number}.{4000 + number}.mx1.example.org"
+        written = self.path / "tmp" / name
+        written.write_bytes(content)
+        written.chmod(0o600)
+        self.own(written)
+        written.rename(self.path / folder / (name + flags))
         return name
 
     def deliver_all(self, contents: Iterable[bytes]) -> list[str]:
@@ -67,20 +74,31 @@ class Maildir:
 
     def contents(self) -> dict[str, bytes]:
         """Every message of new/ and cur/: what it holds, in `brief`, by folder and name."""
+        return {file: brief(content) for file, content in self.read().items()}
+
+    def read(self) -> dict[str, bytes]:
+        """As `contents`, with everything that they hold."""
         return {
-            f"{folder}/{name}": brief((self.path / folder / name).read_bytes())
+            f"{folder}/{name}": (self.path / folder / name).read_bytes()
             for folder, names in (("new", self.new()), ("cur", self.cur()))
             for name in names
         }
 
-    def _own(self, paths: Iterable[Path]) -> None:
+    def own(self, *paths: Path) -> None:
+        """Make the paths the owner's, symbolic links themselves; without root they already are."""
         for path in paths:
-            give_to_owner(path)
+            os.chown(path, *self.owner, follow_symlinks=False)
 
 
-def give_to_owner(path: Path) -> None:
-    """Make ``path`` the accounts' own; without root it already is."""
-    os.chown(path, OWNER_UID, OWNER_GID)
+def everything_below(path: Path) -> dict[str, tuple[int, int, int, int, int]]:
+    """What tells whether anything was done to ``path`` or below: each file's inode, mode, owner,
+    size and time of change.
+    """
+    statuses = {str(each): each.lstat() for each in (path, *path.rglob("*"))}
+    return {
+        name: (each.st_ino, each.st_mode, each.st_uid, each.st_size, each.st_ctime_ns)
+        for name, each in statuses.items()
+    }
 
 
 def brief(content: bytes) -> bytes:

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .ports import HOST, unused_port
+from .process_table import Process, living_processes
 from .processes import Child, Finished, run, wait_until
+from .users import Owner
 
 __all__ = ["PROJECT", "TAC", "TWISTD", "Pop3Server", "environment", "write_control"]
 
@@ -29,7 +31,9 @@ class Pop3Server:
     """One server with its control directory and everything it writes below ``directory``.
 
     It listens on ``port`` of the loopback interface, and on what ``listen`` adds, which are Twisted
-    endpoint strings. With ``tac`` it is started from the tac file.
+    endpoint strings. ``options`` are further ones of its own, ``twistd`` those of twistd; both come
+    after the command that ``before`` begins with, as setpriv. With ``tac`` it is started from the
+    tac file.
     """
 
     def __init__(
@@ -38,6 +42,9 @@ class Pop3Server:
         control: Mapping[str, str],
         *,
         listen: Sequence[str] = (),
+        options: Sequence[str] = (),
+        twistd: Sequence[str] = (),
+        before: Sequence[str] = (),
         tac: bool = False,
         variables: Mapping[str, str] | None = None,
     ) -> None:
@@ -46,10 +53,17 @@ class Pop3Server:
         self._control = directory / "control"
         self._log = directory / "server.log"
         self._listen = [f"tcp:{self.port}:interface={HOST}", *listen]
+        self._options = options
+        self._twistd = [*before, *TWISTD, "-n", "--pidfile=", *twistd]
         self._tac = tac
         self._environment = environment(**(variables or {}))
         self._child: Child | None = None
         write_control(self._control, control)
+
+    @property
+    def control(self) -> Path:
+        """The directory with the control files."""
+        return self._control
 
     @property
     def log(self) -> str:
@@ -64,6 +78,34 @@ class Pop3Server:
     def child(self) -> Child:
         assert self._child is not None, "the server was not started"
         return self._child
+
+    @property
+    def processes(self) -> list[Process]:
+        """All that are alive, those too that it left behind."""
+        return living_processes(self.child.pid)
+
+    @property
+    def network(self) -> Process:
+        """The process that was started, and speaks to the network."""
+        (network,) = [each for each in self.processes if each.pid == self.child.pid]
+        return network
+
+    @property
+    def broker(self) -> Process:
+        """The only child of the former."""
+        (broker,) = [each for each in self.processes if each.parent == self.child.pid]
+        return broker
+
+    @property
+    def keepers(self) -> list[Process]:
+        """The children of the broker. One that has just been begun may still be root."""
+        processes = self.processes
+        brokers = {each.pid for each in processes if each.parent == self.child.pid}
+        return [each for each in processes if each.parent in brokers]
+
+    def keeper_of(self, owner: Owner) -> Process:
+        (keeper,) = [each for each in self.keepers if each.owner == owner]
+        return keeper
 
     async def start(self) -> None:
         arguments, variables = self._command()
@@ -95,16 +137,15 @@ class Pop3Server:
             raise AssertionError(f"the server's log has:\n{excerpt}")
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
-        twistd = [*TWISTD, "-n", "--pidfile="]
         if self._tac:
             variables = {
                 "QMAILLDAP_CONTROL": str(self._control),
                 "QMAILLDAP_LISTEN": " ".join(self._listen),
             }
-            return [*twistd, "-y", str(TAC)], {**self._environment, **variables}
+            return [*self._twistd, "-y", str(TAC)], {**self._environment, **variables}
         listen = [argument for one in self._listen for argument in ("--listen", one)]
-        options = ["--control", str(self._control), *listen]
-        return [*twistd, "qmailldap-pop3", *options], self._environment
+        options = ["--control", str(self._control), *listen, *self._options]
+        return [*self._twistd, "qmailldap-pop3", *options], self._environment
 
     def _rundir(self) -> Path:
         rundir = self._directory / "run"

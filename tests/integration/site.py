@@ -17,7 +17,7 @@ from . import clients
 from .mailboxes import Maildir
 from .server import Pop3Server
 from .slapd import SERVICE_DN, SERVICE_PASSWORD, Slapd
-from .users import SUFFIX, Attributes, entry, qmail_user, ssha_value
+from .users import OWNER, SUFFIX, Attributes, Owner, entry, qmail_user, ssha_value
 
 __all__ = ["PASSWORD", "SiteTestCase"]
 
@@ -53,6 +53,7 @@ class SiteTestCase(TestCase):
         value: str | Sequence[str] | None = None,
         messages: Sequence[bytes] = (),
         dn: str = "",
+        owner: Owner = OWNER,
         **attributes: str | Sequence[str] | int | None,
     ) -> Maildir:
         """Declare a user; ``value`` is what userPassword holds, by default {SSHA} of the password.
@@ -63,11 +64,11 @@ class SiteTestCase(TestCase):
             value = ssha_value(password)
         home = self.directory / "homes" / str(len(self._entries))
         complete: Attributes = {"homeDirectory": str(home), **attributes}
-        self._entries.append(qmail_user(login, value, complete, dn=dn))
+        self._entries.append(qmail_user(login, value, complete, dn=dn, owner=owner))
         values = [value] if isinstance(value, str) else value
         # Shorter ones would be found in any log, by chance.
         self.secrets.update(secret for secret in (password, *values) if len(secret) > 5)
-        maildir = Maildir(home / "Maildir")
+        maildir = Maildir(home / "Maildir", owner)
         maildir.deliver_all(messages)
         return maildir
 
@@ -90,6 +91,9 @@ class SiteTestCase(TestCase):
         *,
         control: Mapping[str, str | None] | None = None,
         listen: Sequence[str] = (),
+        options: Sequence[str] = (),
+        twistd: Sequence[str] = (),
+        before: Sequence[str] = (),
         tac: bool = False,
         variables: Mapping[str, str] | None = None,
     ) -> Pop3Server:
@@ -108,16 +112,27 @@ class SiteTestCase(TestCase):
             place,
             {file: text for file, text in files.items() if text is not None},
             listen=listen,
+            options=options,
+            twistd=twistd,
+            before=before,
             tac=tac,
             variables=variables,
         )
         self.addCleanup(self._end, server)
         return server
 
-    async def start(self, **control: str | None) -> None:
+    async def start(
+        self,
+        *options: str,
+        twistd: Sequence[str] = (),
+        before: Sequence[str] = (),
+        **control: str | None,
+    ) -> None:
         """Start one directory server and one POP3 server, `slapd` and `server`."""
         self.slapd = self.new_slapd()
-        self.server = self.new_server(self.slapd.address, control=control)
+        self.server = self.new_server(
+            self.slapd.address, control=control, options=options, twistd=twistd, before=before
+        )
         await self.together(self.slapd.start(), self.server.start())
 
     async def together(self, *what: Coroutine[Deferred[Any], Any, T]) -> list[T]:

@@ -8,9 +8,9 @@ import os
 from collections.abc import Mapping, Sequence
 
 __all__ = [
-    "OWNER_GID",
-    "OWNER_UID",
+    "OWNER",
     "SUFFIX",
+    "Owner",
     "entry",
     "md5_value",
     "qmail_user",
@@ -23,10 +23,15 @@ SUFFIX = "dc=example,dc=org"
 Value = str | bytes | int
 Attributes = Mapping[str, Value | Sequence[Value] | None]
 
-# Whom mailboxes belong to: only root can give files to somebody else, and ids below 100 are not
-# accepted, so root gives them to an id that no system uses.
-OWNER_UID = os.getuid() or 20125
-OWNER_GID = os.getgid() or 20126
+Owner = tuple[int, int]
+"""A user id and a group id."""
+
+OWNER: Owner = (os.getuid() or 20125, os.getgid() or 20126)
+"""Whom a mailbox belongs to where nothing else is said.
+
+Only root can give files to somebody else, and ids below 100 are not accepted, so root gives them to
+ids that no system uses.
+"""
 
 
 def entry(dn: str, attributes: Attributes) -> str:
@@ -51,7 +56,12 @@ def user_dn(uid: str) -> str:
 
 
 def qmail_user(
-    uid: str, password_value: str | Sequence[str] | None, attributes: Attributes, *, dn: str = ""
+    uid: str,
+    password_value: str | Sequence[str] | None,
+    attributes: Attributes,
+    *,
+    dn: str = "",
+    owner: Owner = OWNER,
 ) -> str:
     """A user as qmail-ldap sites have them; ``attributes`` add to these or replace them."""
     usual: dict[str, Value | Sequence[Value] | None] = {
@@ -61,8 +71,8 @@ def qmail_user(
         "uid": uid,
         "mail": f"{hashlib.md5(uid.encode()).hexdigest()[:12]}@example.org",
         "userPassword": password_value,
-        "qmailUID": OWNER_UID,
-        "qmailGID": OWNER_GID,
+        "qmailUID": owner[0],
+        "qmailGID": owner[1],
         "accountStatus": "active",
         "deliveryMode": "nolocal",
     }
