@@ -59,8 +59,8 @@ class _Broker:
         self._control = control
         self._most = {b"k": most_keepers + _LEAVING, b"p": MOST_CHECKS}
         self._dirmaker = dirmaker
-        # By process id: what it was begun as, and its number.
-        self._children: dict[int, tuple[bytes, int]] = {}
+        # By process id: what it was begun as, its number, and whose it is.
+        self._children: dict[int, tuple[bytes, int, int]] = {}
         # The interpreter writes to it when a child ends, which breaks off waiting for requests.
         self._woken, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -116,12 +116,12 @@ class _Broker:
             raise _Refused("too many such processes are running")
         connection = descriptors[0]
         if kind == b"p":
-            self._fork(kind, number, lambda: shadow.serve(connection))
+            self._fork((kind, number, 0), lambda: shadow.serve(connection))
             return
         for each in (uid, gid):
             if not LOWEST_ID <= each <= HIGHEST_ID:
                 raise _Refused(f"no keeper has the ids {uid}:{gid}: {LOWEST_ID} is the lowest")
-        self._fork(kind, number, lambda: self._keep(connection, uid, gid))
+        self._fork((kind, number, uid), lambda: self._keep(connection, uid, gid))
 
     def _keep(self, connection: int, uid: int, gid: int) -> None:
         """In the child: become the owner, for ever, and serve."""
@@ -132,11 +132,12 @@ class _Broker:
             raise RuntimeError("the rights of root were not given up")
         Keeper(socket.socket(fileno=connection), self._dirmaker).serve()
 
-    def _fork(self, kind: bytes, number: int, work: Callable[[], None]) -> None:
+    def _fork(self, child: tuple[bytes, int, int], work: Callable[[], None]) -> None:
         pid = os.fork()
         if pid:
-            self._children[pid] = kind, number
+            self._children[pid] = child
             return
+        status = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -146,7 +147,6 @@ class _Broker:
             status = 0
         except BaseException:
             _complain(traceback.format_exc())
-            status = 1
         finally:
             # Whatever happens, the child must not go on as a second broker.
             os._exit(status)
@@ -157,10 +157,10 @@ class _Broker:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 break
-            kind, _ = self._children.pop(pid)
+            kind, _, uid = self._children.pop(pid)
             if status:
-                what = "keeper" if kind == b"k" else "password check"
-                _complain(f"{what} {pid} ended with {os.waitstatus_to_exitcode(status)}")
+                what = f"a keeper of uid {uid}" if kind == b"k" else "a password check"
+                _complain(f"{what} ended with {os.waitstatus_to_exitcode(status)}")
 
     def _end_children(self) -> None:
         """Keepers end by themselves when their connections close; one that hangs is killed."""
@@ -177,8 +177,12 @@ class _Broker:
 def _refuse(descriptors: array.array[int], why: str) -> None:
     for descriptor in descriptors[:1]:
         try:
-            with socket.socket(fileno=os.dup(descriptor)) as connection:
+            # Closed by the caller, also when it is no socket.
+            connection = socket.socket(fileno=descriptor)
+            try:
                 connection.send(wire.frame([b"0", b"refused", why.encode()]), socket.MSG_DONTWAIT)
+            finally:
+                connection.detach()
         except OSError as error:
             _complain(f"the refusal could not be sent: {error}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.logger import Logger
@@ -18,7 +19,7 @@ from twisted.python.failure import Failure
 
 import qmailldap
 from qmailldap.printable import printable
-from qmailldap.privsep.broker import CONTROL, REQUEST
+from qmailldap.privsep.broker import BUSY_LIMIT, CONTROL, REQUEST
 from qmailldap.privsep.channel import Channel
 from qmailldap.threads import Busy
 
@@ -31,6 +32,8 @@ _START = (
 # What a dynamic loader and programs such as dirmaker need; nothing that changes what Python loads.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 _LONGEST_LINE = 8192
+_STOP_LIMIT = BUSY_LIMIT + 5.0
+"""Seconds; the broker itself gives its children less."""
 
 _log = Logger(namespace="qmailldap.privsep")
 
@@ -83,6 +86,7 @@ class BrokerProcess(ProcessProtocol):
         if self._stopping is None:
             self._stopping = Deferred()
             self._control.close()
+            self._stopping.addTimeout(_STOP_LIMIT, self._reactor).addErrback(self._still_there)
         return self._stopping
 
     def open_channel(
@@ -115,7 +119,9 @@ class BrokerProcess(ProcessProtocol):
             answer = await channel.ask(b"check", login, password)
         finally:
             channel.close()
-        (word,) = answer.fields
+        word = b" ".join(answer.fields)
+        if word not in (b"yes", b"no", b"unknown"):
+            raise OSError(errno.EIO, "the password check gave no answer")
         return word.decode("ascii")
 
     def _request(
@@ -139,12 +145,19 @@ class BrokerProcess(ProcessProtocol):
             _log.warn("{line}", line=printable(line[:_LONGEST_LINE]))
         self._unfinished_line = self._unfinished_line[-_LONGEST_LINE:]
 
-    def processEnded(self, reason: Failure) -> None:
+    def processExited(self, reason: Failure) -> None:
+        # Told of at once: its output, which ends later, is that of the keepers, too.
         self._running = False
-        if self._stopping is not None:
-            self._stopping.callback(None)
-        else:
+        if self._stopping is None:
             self._ended(f"the broker has ended: {reason.getErrorMessage()}")
+
+    def processEnded(self, reason: Failure) -> None:
+        if self._stopping is not None and not self._stopping.called:
+            self._stopping.callback(None)
+
+    def _still_there(self, failure: Failure) -> None:
+        failure.trap(TimeoutError)
+        _log.warn("broker did not end within {limit:.0f} s", limit=_STOP_LIMIT)
 
 
 class _ChannelFactory(Factory):

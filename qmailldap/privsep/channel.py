@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import stat
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, cast
 
 import attrs
@@ -37,6 +39,10 @@ class KeeperLost(OSError):
 
     def __init__(self, why: str) -> None:
         super().__init__(errno.EIO, f"the keeper of the mailbox was lost: {why}")
+
+
+class _FileLost(OSError):
+    """A file that was announced did not arrive."""
 
 
 @attrs.frozen
@@ -121,6 +127,10 @@ class Channel(Protocol):
         self._lose(why, hangs=True)
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
+        if self._is_lost:
+            # Many may come at once, and all of them are handed over whatever becomes of the first.
+            os.close(descriptor)
+            return
         os.set_inheritable(descriptor, False)
         self._files.append(descriptor)
         if len(self._files) > _MOST_FILES:
@@ -155,30 +165,42 @@ class Channel(Protocol):
             raise wire.FrameError("an answer of too few fields")
         asked_number, outcome, *rest = fields
         if outcome == b"refused":
-            self.give_up(b" ".join(rest).decode("utf-8", "replace"))
+            self.transport.abortConnection()
+            self._lose(b" ".join(rest).decode("utf-8", "replace"), hangs=False)
             return
-        asked = self._asked.pop(encoding.number(asked_number), None)
-        if asked is None:
+        number = encoding.number(asked_number)
+        if number not in self._asked:
             raise wire.FrameError("an answer to no question")
+        # Read before the question is done with: it fails with the others when this is no answer.
+        result: Answer | Exception
         if outcome == b"ok":
-            self._succeed(asked, rest)
+            result = self._success(rest)
         elif outcome == b"error":
-            asked.errback(encoding.read_error(rest))
+            result = encoding.read_error(rest)
         elif outcome == b"no-memory":
-            asked.errback(MemoryError())
+            result = MemoryError()
         else:
-            asked.errback(KeeperLost("it failed; see its line in the log"))
+            result = KeeperLost("it failed; see its line in the log")
+        asked = self._asked.pop(number)
+        if isinstance(result, _FileLost):
+            self.give_up("a file that it opened did not arrive")
+        if isinstance(result, Exception):
+            asked.errback(result)
+        else:
+            asked.callback(result)
 
-    def _succeed(self, asked: Deferred[Answer], fields: list[bytes]) -> None:
+    def _success(self, fields: list[bytes]) -> Answer | _FileLost:
         """The first field is how many files come along."""
         count = encoding.number(fields[0]) if fields else 0
         if count > len(self._files):
             # They are lost when this process may open no more; which ones are, nothing tells.
-            self.give_up("a file that it opened did not arrive")
-            asked.errback(OSError(errno.EMFILE, "no more files may be open"))
-            return
+            return _FileLost(errno.EMFILE, "no more files may be open")
+        for descriptor in islice(self._files, count):
+            # To read from anything else could take for ever.
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise wire.FrameError("a file that is no regular one")
         files = [io.FileIO(self._files.popleft()) for _ in range(count)]
-        asked.callback(Answer(fields[1:], files))
+        return Answer(fields[1:], files)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lose("it has ended", hangs=False)
@@ -191,6 +213,7 @@ class Channel(Protocol):
         while self._files:
             os.close(self._files.popleft())
         asked, self._asked = self._asked, {}
+        # First, so that whoever asks again when a question fails is given another keeper.
+        self._lost(self, hangs)
         for each in asked.values():
             each.errback(KeeperLost(why))
-        self._lost(self, hangs)

@@ -44,7 +44,7 @@ ENVIRONMENT = frozenset(
 )
 """The variables that an account has for the programs that are run for it."""
 
-_FILES = re.compile(rb"(?:(?:new|cur)/[^/\0]+(?:\0(?!\Z)|\Z))*")
+_FILES = re.compile(rb"(?:(?:new|cur)/[^/.\0][^/\0]*(?:\0(?!\Z)|\Z))*")
 _ERRORS = {
     error.__name__: error
     for error in (MailboxMissing, MailboxCorrupted, MailboxNotCreated, MessageChanged, OSError)
@@ -66,9 +66,9 @@ def number_field(value: int) -> bytes:
 
 def number(field: bytes) -> int:
     """A whole number, not negative, of 64 bits."""
-    if not field.isdigit() or len(field) > 20:
+    if not field.isdigit() or len(field) > 20 or (value := int(field)) >= 2**64:
         raise FrameError("a field is no number")
-    return int(field)
+    return value
 
 
 def write_place(place: Place) -> list[bytes]:
@@ -113,7 +113,8 @@ def write_begun(begun: Begun) -> list[bytes]:
         b"\0".join(listing.files),
         listing.sizes.tobytes(),
         listing.inodes.tobytes(),
-        b"\0".join(listing.ambiguous),
+        # A name may be empty, and the only one.
+        b"".join(name + b"\0" for name in listing.ambiguous),
         number_field(listing.has_new),
         *_write_failures(begun.not_cleaned),
         number_field(begun.quota_is_current),
@@ -127,11 +128,13 @@ def read_begun(fields: Sequence[bytes]) -> Begun:
     # One look at all names: there may be some 100,000.
     if _FILES.fullmatch(files) is None:
         raise FrameError("a listing names what can be no message")
+    if ambiguous and not ambiguous.endswith(b"\0"):
+        raise FrameError("a list of names ends within one")
     listing = Listing(
         files=tuple(files.split(b"\0")) if files else (),
         sizes=_read_array("q", sizes),
         inodes=_read_array("Q", inodes),
-        ambiguous=frozenset(ambiguous.split(b"\0") if ambiguous else ()),
+        ambiguous=frozenset(ambiguous.split(b"\0")[:-1]),
         has_new=bool(number(has_new)),
     )
     if not len(listing.files) == len(listing.sizes) == len(listing.inodes):
@@ -227,8 +230,11 @@ def _text(field: bytes) -> str:
     return field.decode("utf-8", "surrogateescape")
 
 
-def _path_field(path: str | bytes | None) -> bytes:
-    return _text_field(path) if isinstance(path, str) else path or b""
+def _path_field(path: str | bytes | int | None) -> bytes:
+    """Of no path where a call took a descriptor, which an error then names."""
+    if isinstance(path, bytes):
+        return path
+    return _text_field(path) if isinstance(path, str) else b""
 
 
 def _signed(field: bytes) -> int:

@@ -26,6 +26,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from qmailldap.maildir.work import Place, Work
 from qmailldap.privsep import encoding, wire
@@ -50,6 +51,7 @@ class Keeper:
         self._counting = _thread.allocate_lock()
         self._threads = 1
         self._free = 0
+        self._ended = False
         self._all_ended = _thread.allocate_lock()
 
     def serve(self) -> None:
@@ -71,26 +73,24 @@ class Keeper:
             self._free += 1
         with self._reading:
             try:
-                request = wire.receive(self._connection)
-            except (OSError, wire.FrameError) as error:
-                _complain(f"the connection broke: {error}")
+                request = None if self._ended else wire.receive(self._connection)
+            except (OSError, MemoryError, wire.FrameError) as error:
+                _complain(f"the connection broke: {error or type(error).__name__}")
                 request = None
+            # No other thread reads on behind what was no frame.
+            self._ended = request is None
         with self._counting:
             self._free -= 1
-        # Many keepers have one session, which asks one thing at a time.
-        if request is not None and len(self._works) > 1:
-            self._have_a_reader()
+            # While this thread is at work, another one reads.
+            if request is not None and not self._free and self._threads < MOST_THREADS:
+                # The owner may have no more: then the requests wait.
+                with suppress(RuntimeError):
+                    _thread.start_new_thread(self._answer_all, ())
+                    self._threads += 1
         return request
 
-    def _have_a_reader(self) -> None:
-        """See to it that requests are read while this thread is at work."""
-        with self._counting:
-            if not self._free and self._threads < MOST_THREADS:
-                self._threads += 1
-                _thread.start_new_thread(self._answer_all, ())
-
     def _answer(self, request: list[bytes]) -> None:
-        number, *question = request
+        number, question = b"".join(request[:1]), request[1:]
         files: list[int] = []
         try:
             answer = self._do(question, files)
@@ -118,11 +118,7 @@ class Keeper:
         """Do what is asked for, and give the answer; files to go with it are added to ``files``."""
         operation, session, *arguments = question
         if operation == b"begin":
-            place = self._place(arguments)
-            if not os.path.isdir(place.home):
-                # To make it may take long.
-                self._have_a_reader()
-            work = Work(place)
+            work = Work(self._place(arguments))
             begun = work.begin()
             self._works[session] = work
             return encoding.write_begun(begun)
@@ -161,5 +157,6 @@ class Keeper:
 
 
 def _complain(text: str) -> None:
-    """A line, or a traceback, for the log of the network process."""
-    os.write(sys.stderr.fileno(), f"keeper of uid {os.getuid()}: {text.rstrip()}\n".encode())
+    """A line, or a traceback, for the log of the network process; lost when that has ended."""
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), f"keeper of uid {os.getuid()}: {text.rstrip()}\n".encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -55,12 +56,11 @@ class Starter(Protocol):
 
 @attrs.define(eq=False)
 class _Keeper:
-    """A running keeper; ``number`` is the broker's, times are the clock's."""
+    """A running keeper; ``number`` is the broker's, ``used`` is the clock's."""
 
     owner: Owner
     channel: Channel
     number: int
-    begun: float
     used: float
     limit: IDelayedCall | None = None
     """When it is let go, or given up once it was told to end."""
@@ -72,7 +72,6 @@ class _Waiting:
 
     owner: Owner
     question: Question
-    since: float
     asked: Deferred[Answer]
 
 
@@ -81,8 +80,8 @@ class Keepers:
 
     One that is idle is let go when another owner needs its place, the one that was used longest ago
     first; a session whose keeper has gone continues in the next. Where there is no idle one, owners
-    wait in the order in which they came, and nobody who has a keeper may keep them waiting: while
-    somebody waits, keepers that were there before are asked nothing more.
+    wait in the order in which they came, and nobody who has a keeper may keep them waiting: until
+    places are on their way for all of them, whoever asks something waits behind.
     """
 
     def __init__(self, starter: Starter, clock: IReactorTime, most: int = MOST_KEEPERS) -> None:
@@ -110,16 +109,19 @@ class Keepers:
     def ask(self, owner: Owner, question: Question) -> Deferred[Answer]:
         """Ask the keeper of ``owner``, as soon as there is one.
 
-        Fails as `Channel.ask` does, and with `Busy` when too many are waiting or it takes too long.
+        Fails as `Channel.ask` does, with `Busy` when too many are waiting or it takes too long, and
+        with what the starter raises. Cancelled, a question that has been asked goes on.
         """
         if self._stopped:
             return fail(Busy("the server is being stopped"))
         keeper = self._keepers.get(owner)
-        if keeper is not None and not (self._waiting and keeper.begun <= self._waiting[0].since):
-            return self._ask(keeper, question)
+        if keeper is not None and not self._places_lacking():
+            asked: Deferred[Answer] = Deferred()
+            self._ask(keeper, question).addBoth(_tell, asked)
+            return asked
         if len(self._waiting) >= MOST_WAITING:
             return fail(Busy(f"{MOST_WAITING} sessions wait for a keeper"))
-        waiting = _Waiting(owner, question, self._clock.seconds(), Deferred())
+        waiting = _Waiting(owner, question, Deferred(lambda _: self._forget(waiting)))
         self._waiting.append(waiting)
         patience = self._clock.callLater(WAIT_LIMIT, self._give_up, waiting)
 
@@ -137,6 +139,12 @@ class Keepers:
             waiting.asked.errback(Busy("no keeper was free in time"))
             self._serve_waiting()
 
+    def _forget(self, waiting: _Waiting) -> None:
+        with suppress(ValueError):
+            self._waiting.remove(waiting)
+            # Others may have waited behind it only for their turn.
+            self._serve_waiting()
+
     def _serve_waiting(self) -> None:
         while self._waiting and not self._stopped:
             first = self._waiting[0]
@@ -147,23 +155,31 @@ class Keepers:
                     return
                 try:
                     keeper = self._start(first.owner)
-                except (Busy, OSError):
+                except Exception:
+                    # Whatever it is, those behind must not wait for it.
                     self._waiting.popleft()
                     first.asked.errback(Failure())
                     continue
             self._waiting.popleft()
-            self._ask(keeper, first.question).chainDeferred(first.asked)
+            self._ask(keeper, first.question).addBoth(_tell, first.asked)
 
     def _make_room(self) -> None:
+        """Let idle keepers go for those who wait."""
         idle = [keeper for keeper in self._keepers.values() if not keeper.channel.busy]
         idle.sort(key=lambda keeper: keeper.used)
-        for keeper in idle[: max(0, len(self._waiting) - len(self._leaving))]:
+        for keeper in idle[: self._places_lacking()]:
             self._let_go(keeper)
+
+    def _places_lacking(self) -> int:
+        """How many keepers must still be let go for those who wait first; all others wait on."""
+        first = itertools.islice(self._waiting, self._most)
+        homeless = {waiting.owner for waiting in first} - self._keepers.keys()
+        return max(0, len(homeless) - len(self._leaving))
 
     def _start(self, owner: Owner) -> _Keeper:
         channel, number = self._starter.open_channel(b"k", *owner, self._lost)
-        now = self._clock.seconds()
-        keeper = self._keepers[owner] = _Keeper(owner, channel, number, now, now)
+        keeper = _Keeper(owner, channel, number, self._clock.seconds())
+        self._keepers[owner] = keeper
         return keeper
 
     def _ask(self, keeper: _Keeper, question: Question) -> Deferred[Answer]:
@@ -212,6 +228,15 @@ class Keepers:
         self._serve_waiting()
 
 
+def _tell(result: Answer | Failure, asked: Deferred[Answer]) -> None:
+    """Whoever asked may have lost interest."""
+    if not asked.called:
+        asked.callback(result)
+    elif isinstance(result, Answer):
+        for file in result.files:
+            file.close()
+
+
 class KeptHands:
     """Hands that are a keeper's: `qmailldap.maildir.hands.Hands`.
 
@@ -245,13 +270,13 @@ class KeptHands:
             self._known_to = None
 
     async def _begin(self) -> Begun:
-        answer = await self._ask(b"begin", *encoding.write_place(self._place))
-        self._begun = self._read(encoding.read_begun, answer)
+        answer, channel = await self._ask(b"begin", *encoding.write_place(self._place))
+        self._begun = _read(encoding.read_begun, answer, channel)
         return self._begun
 
     async def _fetch(self, number: int) -> list[OpenMessage]:
-        answer = await self._ask(b"fetch", encoding.number_field(number))
-        opened = self._read(partial(encoding.read_opened, files=len(answer.files)), answer)
+        answer, channel = await self._ask(b"fetch", encoding.number_field(number))
+        opened = _read(partial(encoding.read_opened, files=len(answer.files)), answer, channel)
         files = iter(answer.files)
         return [
             OpenMessage(
@@ -264,34 +289,36 @@ class KeptHands:
         ]
 
     async def _finish(self, deleted: frozenset[int]) -> Finished:
-        answer = await self._ask(b"finish", encoding.write_numbers(deleted))
-        return self._read(encoding.read_finished, answer)
+        answer, channel = await self._ask(b"finish", encoding.write_numbers(deleted))
+        return _read(encoding.read_finished, answer, channel)
 
-    def _read(self, reader: Callable[[Sequence[bytes]], T], answer: Answer) -> T:
-        """What an answer says. One that says nothing comes from a keeper that is none any more."""
-        try:
-            return reader(answer.fields)
-        except FrameError as error:
-            for file in answer.files:
-                file.close()
-            channel = self._known_to
-            if channel is not None:
-                channel.give_up(f"it sent what is no answer: {error}")
-            raise KeeperLost(str(error)) from None
+    async def _ask(self, operation: bytes, *about: bytes) -> tuple[Answer, Channel]:
+        asked: list[Channel] = []
 
-    async def _ask(self, operation: bytes, *about: bytes) -> Answer:
         def question(channel: Channel) -> list[bytes]:
             fields = [operation, self._session, *about]
             if channel is not self._known_to and self._begun is not None:
                 fields += encoding.write_place(self._place)
                 fields += encoding.write_begun(self._begun)
             self._known_to = channel
+            asked.append(channel)
             return fields
 
         self._under_way += 1
         try:
-            return await self._keepers.ask(self._owner, question)
+            return await self._keepers.ask(self._owner, question), asked[0]
         finally:
             self._under_way -= 1
             if self._closed:
                 self.close()
+
+
+def _read(reader: Callable[[Sequence[bytes]], T], answer: Answer, channel: Channel) -> T:
+    """What an answer says. One that says nothing comes from a keeper that is none any more."""
+    try:
+        return reader(answer.fields)
+    except FrameError as error:
+        for file in answer.files:
+            file.close()
+        channel.give_up(f"it sent what is no answer: {error}")
+        raise KeeperLost(str(error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -9,6 +10,9 @@ import pwd
 import attrs
 
 __all__ = ["USERS", "Identity", "UnknownIdentity", "become", "find_identity"]
+
+_HIGHEST_ID = 2**32 - 2
+"""The next means "leave it as it is" to setresgid(2): root's, that would be."""
 
 USERS = ("qmaild", "nobody")
 """Who is taken where none is named: the original's user for what needs no rights, or anyone's."""
@@ -40,6 +44,8 @@ def find_identity(user: str = "", group: str = "") -> Identity:
     gid = _find_group(group) if group else entry.pw_gid
     if entry.pw_uid == 0:
         raise UnknownIdentity(f"{entry.pw_name} is root, which has rights to everything")
+    if gid > _HIGHEST_ID:
+        raise UnknownIdentity(f"no group has the id {gid}")
     if gid == 0:
         raise UnknownIdentity(f"the group of {entry.pw_name} is root's: name another by --group")
     return Identity(entry.pw_name, _group_name(gid), entry.pw_uid, gid)
@@ -53,6 +59,9 @@ def become(identity: Identity) -> None:
     os.setgroups([])
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
+    ids = os.getresuid(), os.getresgid(), os.getgroups()
+    if ids != ((identity.uid,) * 3, (identity.gid,) * 3, []):
+        raise PermissionError(errno.EPERM, "the rights of root were not given up")
 
 
 def _find_user(user: str) -> pwd.struct_passwd:

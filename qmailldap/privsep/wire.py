@@ -1,8 +1,9 @@
 """Frames between the network process and those that have rights: lists of byte strings.
 
 A frame is its length and then each of its fields, with the field's length before it; all lengths
-are four octets, big end first. Open files travel beside a frame by SCM_RIGHTS (unix(7)); how many
-belong to it, the fields say. Neither side trusts the other to keep to this.
+are four octets, big end first. There are bounds to both. Open files travel beside a frame by
+SCM_RIGHTS (unix(7)); how many belong to it, the fields say. Neither side trusts the other to keep
+to this.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 
-__all__ = ["MOST_OCTETS", "FrameError", "fields_of", "frame", "receive", "send"]
+__all__ = ["MOST_FIELDS", "MOST_OCTETS", "FrameError", "fields_of", "frame", "receive", "send"]
 
-MOST_OCTETS = 512 * 1024 * 1024
-"""Octets of the largest frame: the listing of a mailbox of some millions of messages."""
+MOST_OCTETS = 128 * 1024 * 1024
+"""Octets of the largest frame: the listing of a mailbox of more than a million messages."""
+
+MOST_FIELDS = 1000
 
 _LENGTH = struct.Struct("!I")
 
@@ -35,7 +38,7 @@ def frame(fields: Iterable[bytes]) -> bytes:
 
 def fields_of(body: bytes) -> list[bytes]:
     """The fields of a frame without its length. Raises `FrameError`."""
-    fields = []
+    fields: list[bytes] = []
     at = 0
     while at < len(body):
         end = at + _LENGTH.size
@@ -45,6 +48,8 @@ def fields_of(body: bytes) -> list[bytes]:
         at = end + size
         if at > len(body):
             raise FrameError("a field is longer than its frame")
+        if len(fields) == MOST_FIELDS:
+            raise FrameError(f"a frame of more than {MOST_FIELDS} fields")
         fields.append(body[end:at])
     return fields
 

@@ -22,10 +22,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap import crypt3
 from qmailldap.privsep import shadow, wire
+from tests.root import no_root
 from tests.test_passwords import CRYPT_VALUES, OPENSSL, PERL_CRYPT, SLAPPASSWD_CRYPT
 
 PACKAGE = str(Path(shadow.__file__).parent.parent.parent)
-WITHOUT_ROOT = "QMAILLDAP_TESTS_WITHOUT_ROOT"
 TIME_LIMIT = 60
 
 DES, MD5, SHA512 = PERL_CRYPT[0], OPENSSL[0], OPENSSL[2]
@@ -128,13 +128,8 @@ class ShadowTestCase(SynchronousTestCase):
         """The command that runs another one on that host."""
         unshared = ["unshare", "--mount"]
         if os.geteuid() != 0 or subprocess.run([*unshared, "true"], check=False).returncode:
-            self.without_root()
+            no_root("mounts a passwd of its own")
         return [*unshared, "sh", "-c", MOUNTED, "sh", str(self.etc.resolve()), *command]
-
-    def without_root(self) -> None:
-        if os.environ.get(WITHOUT_ROOT) == "1":
-            self.skipTest("mounts a passwd of its own, which takes root")
-        self.fail(f"run as root, as this mounts a passwd of its own, or set {WITHOUT_ROOT}=1")
 
     def run_mounted(self, text: str, *arguments: str) -> str:
         finished = subprocess.run(

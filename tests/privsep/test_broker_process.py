@@ -1,0 +1,180 @@
+"""The broker as the network process starts it, asks it, and hears of its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import TestCase
+
+from qmailldap.maildir.reading import CHUNK
+from qmailldap.maildir.work import Place
+from qmailldap.privsep.broker_process import BrokerProcess
+from qmailldap.privsep.channel import Channel, KeeperLost
+from qmailldap.privsep.pool import Keepers, Owner
+from qmailldap.threads import Busy
+from tests.privsep.support import TIME_LIMIT, children_of, stop
+from tests.root import require_root
+
+ANN, BOB = (20125, 20125), (20126, 20125)
+LARGE = b"x" * CHUNK + b"the rest"
+
+
+class BrokerProcessTests(TestCase):
+    timeout = TIME_LIMIT + 10
+    reactor: Any = reactor
+
+    def setUp(self) -> None:
+        require_root("begins processes of other users")
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.ended: list[str] = []
+        self.lines: list[str] = []
+        observer: Any = lambda event: self.lines.append(formatEvent(event))  # noqa: E731
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.broker = BrokerProcess(self.reactor, 2, None, self.ended.append)
+        self.broker.start()
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.end()))
+        self.keepers = Keepers(self.broker, self.reactor, 2)
+        os.chmod(self.folder.name, 0o755)
+
+    async def end(self) -> None:
+        self.keepers.stop()
+        await self.broker.stop()
+        await self.until(lambda: not self.channels())
+
+    def channels(self) -> list[object]:
+        """Connections whose ends have not been seen yet."""
+        readers = [getattr(each, "protocol", None) for each in self.reactor.getReaders()]
+        return [each for each in readers if isinstance(each, Channel)]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        for _ in range(int(TIME_LIMIT / 0.01)):
+            if condition():
+                return
+            await deferLater(self.reactor, 0.01)
+        self.fail("not in time")
+
+    @property
+    def pid(self) -> int:
+        transport: Any = self.broker.transport
+        return int(transport.pid)
+
+    def place(self, owner: Owner) -> Place:
+        """An owner's home, with one small message and a large one."""
+        home = Path(self.folder.name) / str(owner[0])
+        maildir = home / "Maildir"
+        for folder in (home, maildir, maildir / "tmp", maildir / "new", maildir / "cur"):
+            folder.mkdir(mode=0o700)
+        (maildir / "new" / "1.a").write_bytes(b"small")
+        (maildir / "new" / "2.a").write_bytes(LARGE)
+        for path in (home, *home.rglob("*")):
+            os.chown(path, *owner)
+        return Place(os.fsencode(home), os.fsencode(maildir))
+
+    async def test_a_session_is_done_with_its_owner_s_rights(self) -> None:
+        hands = self.keepers.hands(ANN, self.place(ANN))
+        begun = await hands.begin()
+        self.assertEqual(begun.listing.files, (b"new/1.a", b"new/2.a"))
+        (large,) = await hands.fetch(1)
+        assert large.file is not None
+        with large.file:
+            self.assertEqual(large.first + large.file.read(), LARGE)
+        finished = await hands.finish(frozenset([1]))
+        self.assertEqual((finished.not_removed.files, finished.not_moved.files), (0, 0))
+        hands.close()
+        cur = Path(self.folder.name) / str(ANN[0]) / "Maildir" / "cur"
+        self.assertEqual(os.listdir(cur), ["1.a:2,"])
+
+    async def test_nobody_gets_at_the_mail_of_another(self) -> None:
+        hands = self.keepers.hands(BOB, self.place(ANN))
+        with self.assertRaises(PermissionError):
+            await hands.begin()
+
+    async def test_a_session_goes_on_when_its_keeper_was_killed(self) -> None:
+        hands = self.keepers.hands(ANN, self.place(ANN))
+        await hands.begin()
+        (pid,) = children_of(self.pid)
+        stop(pid)
+        fetched = hands.fetch(0)
+        os.kill(pid, signal.SIGKILL)
+        with self.assertRaises(KeeperLost):
+            await fetched
+        self.assertEqual((await hands.fetch(0))[0].first, b"small")
+
+    async def test_more_owners_than_keepers_are_served(self) -> None:
+        owners = [(20130 + number, 20125) for number in range(8)]
+        sessions = [self.keepers.hands(owner, self.place(owner)) for owner in owners]
+        for begun in [each.begin() for each in sessions]:
+            self.assertEqual(len((await begun).listing.files), 2)
+        for fetched in [each.fetch(0) for each in sessions]:
+            self.assertEqual((await fetched)[0].first, b"small")
+
+    async def test_root_has_no_mail(self) -> None:
+        for owner in ((0, 0), (0, 20125), (20125, 0), (99, 20125), (2**32 - 1, 20125)):
+            with self.assertRaisesRegex(KeeperLost, "no keeper has the ids"):
+                await self.keepers.hands(owner, Place(b"/x", b"/x/Maildir")).begin()
+
+    async def test_ids_that_are_no_ids_fail_one_question(self) -> None:
+        for owner in ((2**32, 20125), (-1, 20125)):
+            with self.assertRaises(Exception):  # noqa: B017  # whatever it is
+                await self.keepers.hands(owner, Place(b"/x", b"/x/Maildir")).begin()
+        await self.keepers.hands(ANN, self.place(ANN)).begin()
+
+    async def test_one_that_hangs_is_killed(self) -> None:
+        ended: Deferred[bool] = Deferred()
+
+        def lost(channel: Channel, hangs: bool) -> None:
+            ended.callback(hangs)
+
+        _, number = self.broker.open_channel(b"k", *ANN, lost)
+        await self.until(lambda: children_of(self.pid))
+        stop(children_of(self.pid)[0])
+        self.broker.kill(number)
+        self.assertIs(await ended, False)
+
+    async def test_passwords_are_checked(self) -> None:
+        self.assertEqual(await self.broker.check_password(b"no such user", b"secret"), "unknown")
+
+    async def test_its_end_is_told_with_the_reason(self) -> None:
+        hands = self.keepers.hands(ANN, self.place(ANN))
+        await hands.begin()
+        keepers = children_of(self.pid)
+        os.kill(self.pid, signal.SIGKILL)
+        await self.until(lambda: self.ended)
+        self.assertEqual(len(self.ended), 1)
+        self.assertIn("the broker has ended", self.ended[0])
+        self.assertIn("9", self.ended[0])
+        with self.assertRaises(Busy):
+            self.broker.open_channel(b"k", *BOB, lambda *_: None)
+        # What it had begun is still there, and ends with its connection.
+        self.assertEqual(len(await hands.fetch(0)), 1)
+        self.keepers.stop()
+        await self.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in keepers))
+
+    async def test_an_end_that_was_asked_for_is_not_told(self) -> None:
+        stopping = self.broker.stop()
+        with self.assertRaises(Busy):
+            self.broker.open_channel(b"k", *ANN, lambda *_: None)
+        with self.assertRaises(Busy):
+            self.broker.kill(1)
+        await stopping
+        await self.broker.stop()
+        self.assertEqual(self.ended, [])
+
+    async def test_what_it_complains_of_is_in_the_log_a_line_each(self) -> None:
+        self.broker.errReceived(b"half a line, ")
+        self.broker.errReceived(b"the other half\x1b[2J\nand another\n")
+        first, second = [line for line in self.lines if "half" in line or "another" in line]
+        self.assertIn("half a line, the other half", first)
+        self.assertNotIn("\x1b", first)
+        self.assertIn("and another", second)

@@ -1,0 +1,203 @@
+"""A session whose hands are a keeper's, and what it tells those that come after the first."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from qmailldap.maildir.reading import OpenMessage
+from qmailldap.maildir.storage import Failures, Listing
+from qmailldap.maildir.work import Begun, Finished, Place
+from qmailldap.privsep import encoding
+from qmailldap.privsep.channel import KeeperLost
+from qmailldap.privsep.encoding import Opened
+from qmailldap.privsep.pool import IDLE_LIMIT, Keepers, KeptHands
+from qmailldap.threads import Busy
+from tests.maildir.support import open_descriptors
+from tests.privsep.support import FakeKeeper, FakeStarter
+
+ANN, BOB = (1001, 1001), (1002, 1002)
+PLACE = Place(b"/home/ann", b"/home/ann/Maildir", b"./Maildir/")
+LISTING = Listing((b"new/1.a",), array("q", [3]), array("Q", [7]), frozenset(), True)
+BEGUN = Begun(b"/home/ann/Maildir", LISTING, Failures(), True)
+STATE = [*encoding.write_place(PLACE), *encoding.write_begun(BEGUN)]
+FINISHED = Finished(Failures(), Failures(2, "EIO"), "")
+
+
+class KeptHandsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.starter = FakeStarter(self.clock)
+        self.keepers = Keepers(self.starter, self.clock, 1)
+        self.hands = self.keepers.hands(ANN, PLACE)
+
+    def tearDown(self) -> None:
+        self.keepers.stop()
+        for keeper in self.starter.running():
+            keeper.end()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    @property
+    def keeper(self) -> FakeKeeper:
+        return self.starter.started[-1]
+
+    def begin(self, hands: KeptHands | None = None) -> None:
+        began = (hands or self.hands).begin()
+        self.keeper.answer(*encoding.write_begun(BEGUN))
+        self.assertEqual(self.successResultOf(began), BEGUN)
+
+    def open_file(self, content: bytes) -> int:
+        path = Path(self.mktemp())
+        path.write_bytes(content)
+        return os.open(path, os.O_RDONLY)
+
+    def fetch(self) -> None:
+        fetched = self.hands.fetch(0)
+        self.keeper.answer(*encoding.write_opened([Opened(3, b"abc", False, 5)]))
+        self.assertEqual(self.successResultOf(fetched), [OpenMessage(3, b"abc", None, 5)])
+
+    def assert_forgotten(self, keeper: FakeKeeper) -> None:
+        """What it is told goes with the next question."""
+        other = self.keepers.ask(ANN, lambda channel: [b"next"])
+        self.assertEqual(keeper.heard().count([b"forget", b"1"]), 1)
+        keeper.answer()
+        self.successResultOf(other)
+
+    def test_the_calls_are_questions(self) -> None:
+        self.begin()
+        self.fetch()
+        finished = self.hands.finish(frozenset([0]))
+        self.keeper.answer(*encoding.write_finished(FINISHED))
+        self.assertEqual(self.successResultOf(finished), FINISHED)
+        self.assertEqual(
+            self.keeper.heard(),
+            [
+                [b"begin", b"1", *encoding.write_place(PLACE)],
+                [b"fetch", b"1", b"0"],
+                [b"finish", b"1", b"\0" * 8],
+            ],
+        )
+
+    def test_sessions_of_one_owner_are_told_apart(self) -> None:
+        other = self.keepers.hands(ANN, PLACE)
+        self.begin()
+        self.begin(other)
+        self.assertEqual([fields[1] for fields in self.keeper.heard()], [b"1", b"2"])
+
+    def test_a_large_message_comes_with_its_file(self) -> None:
+        self.begin()
+        fetched = self.hands.fetch(0)
+        self.keeper.channel.fileDescriptorReceived(self.open_file(b"def"))
+        fields = encoding.write_opened([Opened(6, b"abc", True, 5), Opened(1, b"x", False, 6)])
+        self.keeper.answer(*fields, files=b"1")
+        large, small = self.successResultOf(fetched)
+        assert large.file is not None
+        with large.file:
+            self.assertEqual((large.size, large.first, large.file.read()), (6, b"abc", b"def"))
+        self.assertEqual(small, OpenMessage(1, b"x", None, 6))
+
+    def test_another_keeper_is_told_what_the_session_found_and_only_once(self) -> None:
+        self.begin()
+        self.clock.advance(IDLE_LIMIT)
+        self.keeper.end()
+        self.fetch()
+        self.fetch()
+        self.assertEqual(len(self.starter.started), 2)
+        self.assertEqual(
+            self.keeper.heard(), [[b"fetch", b"1", b"0", *STATE], [b"fetch", b"1", b"0"]]
+        )
+
+    def test_one_that_makes_room_for_another_owner_comes_back(self) -> None:
+        self.begin()
+        other = self.keepers.ask(BOB, lambda channel: [b"?"])
+        self.keeper.end()
+        fetched = self.hands.fetch(0)
+        self.starter.started[1].answer()
+        self.successResultOf(other)
+        self.starter.started[1].end()
+        self.assertEqual(self.keeper.heard(), [[b"fetch", b"1", b"0", *STATE]])
+        self.keeper.end()
+        self.failureResultOf(fetched, KeeperLost)
+
+    def test_a_keeper_lost_at_work_fails_the_call_and_the_next_goes_on(self) -> None:
+        self.begin()
+        fetched = self.hands.fetch(0)
+        self.keeper.end()
+        self.failureResultOf(fetched, KeeperLost)
+        self.fetch()
+        self.assertEqual(self.keeper.heard(), [[b"fetch", b"1", b"0", *STATE]])
+
+    def test_a_session_that_has_ended_is_forgotten(self) -> None:
+        self.begin()
+        self.hands.close()
+        self.assert_forgotten(self.keeper)
+
+    def test_only_once_though_it_is_closed_twice(self) -> None:
+        self.begin()
+        self.hands.close()
+        self.hands.close()
+        self.assert_forgotten(self.keeper)
+
+    def test_not_before_what_is_under_way_has_ended(self) -> None:
+        self.begin()
+        finishing, fetched = self.hands.finish(frozenset()), self.hands.fetch(0)
+        self.hands.close()
+        self.keeper.answer(*encoding.write_finished(FINISHED))
+        self.successResultOf(finishing)
+        self.assert_nothing_told()
+        self.keeper.answer(outcome=b"fault")
+        self.failureResultOf(fetched, KeeperLost)
+        self.assert_forgotten(self.keeper)
+
+    def assert_nothing_told(self) -> None:
+        self.assertNotIn([b"forget", b"1"], self.keeper.heard())
+
+    def test_not_by_a_keeper_that_does_not_know_it(self) -> None:
+        self.begin()
+        first = self.keeper
+        first.end()
+        self.hands.close()
+        other = self.keepers.ask(ANN, lambda channel: [b"next"])
+        self.keeper.answer()
+        self.successResultOf(other)
+        self.assert_nothing_told()
+
+    def test_one_that_never_began_has_nothing_to_forget(self) -> None:
+        self.hands.close()
+        self.assertEqual(self.starter.started, [])
+
+    def test_an_answer_that_says_nothing_is_a_keeper_lost(self) -> None:
+        for fields in ([], [b"x"], encoding.write_opened([Opened(9, b"abc", False, 5)])):
+            self.setUp()
+            self.begin()
+            fetched = self.hands.fetch(0)
+            self.keeper.answer(*fields)
+            self.failureResultOf(fetched, KeeperLost)
+            self.assertEqual(self.starter.killed, [1])
+            self.assertTrue(self.keeper.transport.aborted)
+            self.tearDown()
+
+    def test_so_is_one_that_comes_when_the_session_has_ended(self) -> None:
+        self.begin()
+        fetched = self.hands.fetch(0)
+        self.hands.close()
+        self.keeper.answer(b"x")
+        self.failureResultOf(fetched, KeeperLost)
+        self.assertEqual(self.starter.killed, [1])
+
+    def test_the_files_of_an_answer_that_says_nothing_are_closed(self) -> None:
+        self.begin()
+        before = open_descriptors()
+        fetched = self.hands.fetch(0)
+        self.keeper.channel.fileDescriptorReceived(self.open_file(b"abc"))
+        self.keeper.answer(b"x", files=b"1")
+        self.failureResultOf(fetched, KeeperLost)
+        self.assertEqual(open_descriptors(), before)
+
+    def test_nothing_is_begun_once_the_server_is_being_stopped(self) -> None:
+        self.keepers.stop()
+        self.failureResultOf(self.hands.begin(), Busy)
