@@ -60,9 +60,7 @@ class Owners:
             return self._keepers.hands((account.uid, account.gid), place)
         # Who was not started as root has no choice of groups.
         if account.uid == uid:
-            path = os.environb.get(b"PATH", os.defpath.encode())
-            complete = place._replace(environment={**place.environment, b"PATH": path})
-            return InThreads(self._offload, Work(complete))
+            return InThreads(self._offload, Work(place))
         raise LoginRefused(
             Refusal.RECORD_INCORRECT,
             f"the mail belongs to uid {account.uid}, and this server, not started as root,"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -70,13 +71,22 @@ class MailRealm:
         try:
             mailbox = await open_mailbox(hands, self._offload)
         except MailboxMissing as error:
-            raise LoginRefused(Refusal.MAILBOX_MISSING, str(error)) from None
+            raise LoginRefused(Refusal.MAILBOX_MISSING, _told(error, account)) from None
         except MailboxCorrupted as error:
-            raise LoginRefused(Refusal.MAILBOX_CORRUPTED, str(error)) from None
+            raise LoginRefused(Refusal.MAILBOX_CORRUPTED, _told(error, account)) from None
         except MailboxNotCreated as error:
-            raise LoginRefused(Refusal.MAILBOX_NOT_CREATED, str(error)) from None
-        except (OSError, Busy) as error:
+            raise LoginRefused(Refusal.MAILBOX_NOT_CREATED, _told(error, account)) from None
+        except OSError as error:
+            raise LoginRefused(Refusal.TEMPORARY, _told(error, account)) from None
+        except Busy as error:
             raise LoginRefused(Refusal.TEMPORARY, f"{account.mailbox}: {error}") from None
         except MemoryError:
             raise LoginRefused(Refusal.OUT_OF_MEMORY, account.mailbox) from None
         return interface, mailbox, mailbox.close
+
+
+def _told(error: OSError, account: Account) -> str:
+    """What is wrong with which file, and for whom."""
+    file = error.filename
+    path = os.fsdecode(file) if isinstance(file, str | bytes) else account.mailbox
+    return f"{path}: {error.strerror or error} (for uid {account.uid}, gid {account.gid})"

@@ -15,7 +15,6 @@ from contextlib import suppress
 
 from qmailldap.maildir.dirmaker import Dirmaker, run
 from qmailldap.maildir.storage import MailboxCorrupted, MailboxMissing
-from qmailldap.printable import printable
 
 __all__ = ["MailboxNotCreated", "provide_home", "provide_maildir"]
 
@@ -44,7 +43,7 @@ def provide_home(home: bytes, dirmaker: Dirmaker | None) -> None:
     with suppress(MailboxCorrupted):
         made = _is_directory(home, os.stat)
     if not made:
-        raise MailboxNotCreated(number, f"dirmaker {printable(dirmaker.program)} {text}", home)
+        raise MailboxNotCreated(number, f"dirmaker {os.fsdecode(dirmaker.program)} {text}", home)
 
 
 def provide_maildir(mailbox: bytes) -> None:
@@ -87,4 +86,4 @@ def _is_directory(path: bytes, look: Callable[[bytes], os.stat_result]) -> bool:
 
 
 def _corrupted(path: bytes) -> MailboxCorrupted:
-    return MailboxCorrupted(errno.ENOTDIR, "mailbox is corrupted", path)
+    return MailboxCorrupted(errno.ENOTDIR, "something other than a directory is there", path)

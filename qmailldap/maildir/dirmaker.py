@@ -17,9 +17,7 @@ from contextlib import suppress
 from math import inf
 from typing import NamedTuple
 
-from qmailldap.printable import printable
-
-__all__ = ["DIRMAKER_LIMIT", "Dirmaker", "run"]
+__all__ = ["DIRMAKER_LIMIT", "Dirmaker", "kill_all", "run"]
 
 DIRMAKER_LIMIT = 30.0
 """Seconds that the program may take which makes a home."""
@@ -32,6 +30,10 @@ _PAUSE = 0.02
 
 _KEPT = 500
 """Octets of a program's output that are kept to tell why it failed."""
+
+
+_running: set[int] = set()
+"""Process ids of what runs in this process's name, in any of its threads."""
 
 
 class Dirmaker(NamedTuple):
@@ -65,7 +67,7 @@ def run(dirmaker: Dirmaker, home: bytes) -> tuple[int, str]:
         code, output = _finish(process, reader, dirmaker.limit)
     finally:
         os.close(reader)
-    said = f": {printable(bytes(output.strip()), _KEPT)}" if output else ""
+    said = f": {output.strip().decode('utf-8', 'backslashreplace')}" if output else ""
     if code is None:
         return errno.ETIMEDOUT, f"took more than {dirmaker.limit:g} seconds and was killed{said}"
     if code < 0:
@@ -74,6 +76,13 @@ def run(dirmaker: Dirmaker, home: bytes) -> tuple[int, str]:
         return errno.ENOENT, f"ended as if all were well, but left no directory there{said}"
     for_good = " for good" if code == 100 else ""
     return errno.EIO, f"failed{for_good} (exit {code}){said}"
+
+
+def kill_all() -> None:
+    """End whatever is running: its process is about to end, and nothing would limit it then."""
+    for process in tuple(_running):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process, signal.SIGKILL)
 
 
 def _start(dirmaker: Dirmaker, home: bytes, output: int) -> int:
@@ -120,9 +129,11 @@ def _finish(process: int, reader: int, limit: float) -> tuple[int | None, bytear
     """The exit code and the beginning of the output; None for a program that had to be killed."""
     output = bytearray()
     code = None
+    _running.add(process)
     try:
         code = _wait(process, reader, output, limit)
     finally:
+        _running.discard(process)
         if code is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process, signal.SIGKILL)

@@ -348,7 +348,8 @@ class Maildir:
             raise self._corrupted()
 
     def _corrupted(self) -> MailboxCorrupted:
-        return MailboxCorrupted(errno.ENOTDIR, "mailbox is corrupted", self.path)
+        text = "no Maildir: something else is in a folder's place"
+        return MailboxCorrupted(errno.ENOTDIR, text, self.path)
 
 
 def _unique_name(file: bytes) -> bytes:

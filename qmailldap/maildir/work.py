@@ -6,6 +6,7 @@ standard library only, as `storage`.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Set
 from typing import NamedTuple
@@ -117,5 +118,7 @@ class Work:
         place = self._place
         dirmaker = None
         if place.dirmaker is not None:
-            dirmaker = Dirmaker(place.dirmaker, place.delivery, place.environment)
+            path = os.environb.get(b"PATH", os.defpath.encode())
+            environment = {**place.environment, b"PATH": path}
+            dirmaker = Dirmaker(place.dirmaker, place.delivery, environment)
         provide_home(place.home, dirmaker)

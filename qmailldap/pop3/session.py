@@ -14,6 +14,8 @@ from qmailldap.refusal import LoginRefused
 
 __all__ = ["Session"]
 
+_LONGEST_DETAIL = 1000
+
 
 @attrs.define
 class Session:
@@ -59,7 +61,8 @@ class Session:
             user=printable(user),
             peer=self.peer,
             reason=refused.refusal.name.lower().replace("_", "-"),
-            detail=printable(refused.detail.encode("utf-8", "replace")),
+            # It may quote what a program had to say.
+            detail=printable(refused.detail.encode("utf-8", "replace"), _LONGEST_DETAIL),
         )
 
     def abandoned(self, user: bytes) -> None:

@@ -80,9 +80,9 @@ class Channel(Protocol):
         self._is_lost = False
 
     @property
-    def busy(self) -> bool:
-        """Whether an answer is awaited."""
-        return bool(self._asked)
+    def under_way(self) -> int:
+        """How many answers are awaited."""
+        return len(self._asked)
 
     def ask(self, *fields: bytes) -> Deferred[Answer]:
         """Send a question.

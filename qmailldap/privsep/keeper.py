@@ -21,6 +21,7 @@ their place in the listing: what is opened is a message, whatever the request sa
 from __future__ import annotations
 
 import _thread
+import errno
 import os
 import socket
 import sys
@@ -28,12 +29,16 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
+from qmailldap.maildir import dirmaker
 from qmailldap.maildir.work import Place, Work
 from qmailldap.privsep import encoding, wire
 
 __all__ = ["MOST_THREADS", "PLACE_FIELDS", "Keeper"]
 
 MOST_THREADS = 10
+_LARGEST_LISTING = wire.MOST_OCTETS - 1024 * 1024
+"""Octets: it must fit a frame, also when it is sent back with a place before it."""
+
 PLACE_FIELDS = 7
 """Fields that a place takes in a request; what begin gave follows them."""
 
@@ -61,12 +66,14 @@ class Keeper:
         self._all_ended.acquire()
 
     def _answer_all(self) -> None:
-        while (request := self._next()) is not None:
-            self._answer(request)
-        with self._counting:
-            self._threads -= 1
-            if not self._threads:
-                self._all_ended.release()
+        try:
+            while (request := self._next()) is not None:
+                self._answer(request)
+        finally:
+            with self._counting:
+                self._threads -= 1
+                if not self._threads:
+                    self._all_ended.release()
 
     def _next(self) -> list[bytes] | None:
         with self._counting:
@@ -79,6 +86,9 @@ class Keeper:
                 request = None
             # No other thread reads on behind what was no frame.
             self._ended = request is None
+        if request is None:
+            # Nobody waits for a home any more, and this process is to end.
+            dirmaker.kill_all()
         with self._counting:
             self._free -= 1
             # While this thread is at work, another one reads.
@@ -93,20 +103,20 @@ class Keeper:
         number, question = b"".join(request[:1]), request[1:]
         files: list[int] = []
         try:
-            answer = self._do(question, files)
-            fields = [number, b"ok", encoding.number_field(len(files)), *answer]
-        except OSError as error:
-            fields = [number, b"error", *encoding.error_fields(error)]
-        except MemoryError:
-            fields = [number, b"no-memory"]
-        except Exception:
-            # A fault of ours, or a request that is none: the log has it, and the session fails.
-            _complain(traceback.format_exc())
-            fields = [number, b"fault"]
-        try:
+            try:
+                answer = self._do(question, files)
+                data = wire.frame([number, b"ok", encoding.number_field(len(files)), *answer])
+            except OSError as error:
+                data = wire.frame([number, b"error", *encoding.error_fields(error)])
+            except MemoryError:
+                data = wire.frame([number, b"no-memory"])
+            except Exception:
+                # A fault of ours, or a request that is none: the log has it, the session fails.
+                _complain(traceback.format_exc())
+                data = wire.frame([number, b"fault"])
             if question[:1] != [b"forget"]:
                 with self._writing:
-                    wire.send(self._connection, fields, files)
+                    wire.send_data(self._connection, data, files)
         except OSError:
             # The network process is gone, and what was removed or moved stays so.
             return
@@ -120,8 +130,11 @@ class Keeper:
         if operation == b"begin":
             work = Work(self._place(arguments))
             begun = work.begin()
+            fields = encoding.write_begun(begun)
+            if sum(map(len, fields)) > _LARGEST_LISTING:
+                raise OSError(errno.EMSGSIZE, "too many messages to be listed", begun.path)
             self._works[session] = work
-            return encoding.write_begun(begun)
+            return fields
         if operation == b"forget":
             self._works.pop(session, None)
             return []
@@ -151,9 +164,7 @@ class Keeper:
         return opened
 
     def _place(self, fields: Sequence[bytes]) -> Place:
-        place = encoding.read_place(fields, self._dirmaker)
-        path = os.environb.get(b"PATH", os.defpath.encode())
-        return place._replace(environment={**place.environment, b"PATH": path})
+        return encoding.read_place(fields, self._dirmaker)
 
 
 def _complain(text: str) -> None:

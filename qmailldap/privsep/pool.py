@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, fail
@@ -15,14 +14,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from qmailldap.maildir.reading import OpenMessage
-from qmailldap.maildir.work import Begun, Finished, Place
-from qmailldap.privsep import encoding
-from qmailldap.privsep.channel import Answer, Channel, KeeperLost
-from qmailldap.privsep.wire import FrameError
+from qmailldap.maildir.work import Place
+from qmailldap.privsep.channel import Answer, Channel
+from qmailldap.privsep.keeper import MOST_THREADS
+from qmailldap.privsep.kept_hands import KeptHands, Owner, Question
 from qmailldap.threads import WAIT_LIMIT, Busy
 
-__all__ = ["IDLE_LIMIT", "LEAVING_LIMIT", "MOST_KEEPERS", "MOST_WAITING", "Keepers", "Owner"]
+__all__ = ["IDLE_LIMIT", "LEAVING_LIMIT", "MOST_KEEPERS", "MOST_WAITING", "Keepers"]
 
 MOST_KEEPERS = 64
 IDLE_LIMIT = 60.0
@@ -33,15 +31,7 @@ LEAVING_LIMIT = 10.0
 
 MOST_WAITING = 10_000
 
-T = TypeVar("T")
-
 _log = Logger(namespace="qmailldap.privsep")
-
-Owner = tuple[int, int]
-"""A user id and a group id."""
-
-Question = Callable[[Channel], list[bytes]]
-"""Words a question for the channel that it is to be asked on."""
 
 
 class Starter(Protocol):
@@ -65,6 +55,11 @@ class _Keeper:
     limit: IDelayedCall | None = None
     """When it is let go, or given up once it was told to end."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it would not even read another question: all its threads are at work."""
+        return self.channel.under_way >= MOST_THREADS
+
 
 @attrs.frozen(eq=False)
 class _Waiting:
@@ -80,8 +75,10 @@ class Keepers:
 
     One that is idle is let go when another owner needs its place, the one that was used longest ago
     first; a session whose keeper has gone continues in the next. Where there is no idle one, owners
-    wait in the order in which they came, and nobody who has a keeper may keep them waiting: until
-    places are on their way for all of them, whoever asks something waits behind.
+    stand in line, each for one question at a time, and nobody who has a keeper may keep them
+    waiting: until places are on their way for all of them, whoever asks something goes to the end
+    of the line. A keeper whose threads are all at work is asked nothing more; then its owner's
+    questions wait, and he does not stand in line.
     """
 
     def __init__(self, starter: Starter, clock: IReactorTime, most: int = MOST_KEEPERS) -> None:
@@ -90,7 +87,12 @@ class Keepers:
         self._most = most
         self._keepers: dict[Owner, _Keeper] = {}
         self._leaving: set[_Keeper] = set()
-        self._waiting: deque[_Waiting] = deque()
+        # What each owner's sessions wait to ask; none of them is empty.
+        self._waiting: dict[Owner, deque[_Waiting]] = {}
+        self._count = 0
+        # Owners in their order, some of whom may wait for nothing any more.
+        self._line: dict[Owner, None] = {}
+        self._serving = False
         self._sessions = itertools.count(1)
         self._stopped = False
 
@@ -101,13 +103,14 @@ class Keepers:
     def stop(self) -> None:
         """Ask no more and let all keepers go; they end what they are doing."""
         self._stopped = True
-        while self._waiting:
-            self._waiting.popleft().asked.errback(Busy("the server is being stopped"))
+        for waiting in [each for queue in self._waiting.values() for each in queue]:
+            self._remove(waiting)
+            waiting.asked.errback(Busy("the server is being stopped"))
         for keeper in list(self._keepers.values()):
             self._let_go(keeper)
 
     def ask(self, owner: Owner, question: Question) -> Deferred[Answer]:
-        """Ask the keeper of ``owner``, as soon as there is one.
+        """Ask the keeper of ``owner``, as soon as there is one that has time.
 
         Fails as `Channel.ask` does, with `Busy` when too many are waiting or it takes too long, and
         with what the starter raises. Cancelled, a question that has been asked goes on.
@@ -115,14 +118,20 @@ class Keepers:
         if self._stopped:
             return fail(Busy("the server is being stopped"))
         keeper = self._keepers.get(owner)
-        if keeper is not None and not self._places_lacking():
+        if (
+            keeper is not None
+            and not keeper.is_full
+            and owner not in self._waiting
+            and not self._places_lacking()
+        ):
             asked: Deferred[Answer] = Deferred()
             self._ask(keeper, question).addBoth(_tell, asked)
             return asked
-        if len(self._waiting) >= MOST_WAITING:
+        if self._count >= MOST_WAITING:
             return fail(Busy(f"{MOST_WAITING} sessions wait for a keeper"))
         waiting = _Waiting(owner, question, Deferred(lambda _: self._forget(waiting)))
-        self._waiting.append(waiting)
+        self._waiting.setdefault(owner, deque()).append(waiting)
+        self._count += 1
         patience = self._clock.callLater(WAIT_LIMIT, self._give_up, waiting)
 
         def no_longer(result: Answer | Failure) -> Answer | Failure:
@@ -130,51 +139,85 @@ class Keepers:
                 patience.cancel()
             return result
 
-        self._serve_waiting()
-        return waiting.asked.addBoth(no_longer)
+        waiting.asked.addBoth(no_longer)
+        self._stand_in_line(owner)
+        self._serve()
+        return waiting.asked
+
+    def _remove(self, waiting: _Waiting) -> bool:
+        """Whether it was still waiting."""
+        queue = self._waiting.get(waiting.owner, deque())
+        with suppress(ValueError):
+            queue.remove(waiting)
+            self._count -= 1
+            if not queue:
+                del self._waiting[waiting.owner]
+            return True
+        return False
 
     def _give_up(self, waiting: _Waiting) -> None:
-        if waiting in self._waiting:
-            self._waiting.remove(waiting)
+        if self._remove(waiting):
             waiting.asked.errback(Busy("no keeper was free in time"))
-            self._serve_waiting()
+            self._serve()
 
     def _forget(self, waiting: _Waiting) -> None:
-        with suppress(ValueError):
-            self._waiting.remove(waiting)
+        if self._remove(waiting):
             # Others may have waited behind it only for their turn.
-            self._serve_waiting()
+            self._serve()
 
-    def _serve_waiting(self) -> None:
-        while self._waiting and not self._stopped:
-            first = self._waiting[0]
-            keeper = self._keepers.get(first.owner)
-            if keeper is None:
-                if len(self._keepers) + len(self._leaving) >= self._most:
-                    self._make_room()
-                    return
-                try:
-                    keeper = self._start(first.owner)
-                except Exception:
-                    # Whatever it is, those behind must not wait for it.
-                    self._waiting.popleft()
-                    first.asked.errback(Failure())
-                    continue
-            self._waiting.popleft()
+    def _stand_in_line(self, owner: Owner) -> None:
+        keeper = self._keepers.get(owner)
+        if owner in self._waiting and not (keeper is not None and keeper.is_full):
+            self._line.setdefault(owner)
+
+    def _serve(self) -> None:
+        """Ask what can be asked now, the first in line first.
+
+        What comes of it may have others ask, and this be called again: they get their turn here.
+        """
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._line and not self._stopped and self._serve_first(next(iter(self._line))):
+                pass
+        finally:
+            self._serving = False
+
+    def _serve_first(self, owner: Owner) -> bool:
+        """False where those in line must wait on."""
+        keeper = self._keepers.get(owner)
+        if owner not in self._waiting or (keeper is not None and keeper.is_full):
+            del self._line[owner]
+            return True
+        if keeper is None and len(self._keepers) + len(self._leaving) >= self._most:
+            self._make_room()
+            return False
+        del self._line[owner]
+        first = self._waiting[owner][0]
+        self._remove(first)
+        try:
+            keeper = keeper or self._start(owner)
+        except Exception:
+            # Whatever it is, those behind must not wait for it.
+            first.asked.errback(Failure())
+        else:
             self._ask(keeper, first.question).addBoth(_tell, first.asked)
+        self._stand_in_line(owner)
+        return True
 
     def _make_room(self) -> None:
         """Let idle keepers go for those who wait."""
-        idle = [keeper for keeper in self._keepers.values() if not keeper.channel.busy]
+        idle = [keeper for keeper in self._keepers.values() if not keeper.channel.under_way]
         idle.sort(key=lambda keeper: keeper.used)
         for keeper in idle[: self._places_lacking()]:
             self._let_go(keeper)
 
     def _places_lacking(self) -> int:
-        """How many keepers must still be let go for those who wait first; all others wait on."""
-        first = itertools.islice(self._waiting, self._most)
-        homeless = {waiting.owner for waiting in first} - self._keepers.keys()
-        return max(0, len(homeless) - len(self._leaving))
+        """How many keepers must still be let go for those first in line; all others wait on."""
+        first = itertools.islice(self._line, self._most)
+        homeless = sum(owner in self._waiting and owner not in self._keepers for owner in first)
+        return max(0, homeless - len(self._leaving))
 
     def _start(self, owner: Owner) -> _Keeper:
         channel, number = self._starter.open_channel(b"k", *owner, self._lost)
@@ -190,10 +233,11 @@ class Keepers:
 
     def _answered(self, result: Answer | Failure, keeper: _Keeper) -> Answer | Failure:
         keeper.used = self._clock.seconds()
-        if not keeper.channel.busy and self._keepers.get(keeper.owner) is keeper:
-            if keeper.limit is None:
+        if self._keepers.get(keeper.owner) is keeper:
+            if not keeper.channel.under_way and keeper.limit is None:
                 keeper.limit = self._clock.callLater(IDLE_LIMIT, self._let_go, keeper)
-            self._serve_waiting()
+            self._stand_in_line(keeper.owner)
+            self._serve()
         return result
 
     def _let_go(self, keeper: _Keeper) -> None:
@@ -218,14 +262,16 @@ class Keepers:
         self._leaving.discard(keeper)
         if keeper.limit is not None and keeper.limit.active():
             keeper.limit.cancel()
-        if hangs:
+        # At the end of the server the broker sees to it.
+        if hangs and not self._stopped:
             uid, gid = keeper.owner
             _log.warn("keeper uid={uid} gid={gid} problem=lost, it is killed", uid=uid, gid=gid)
             try:
                 self._starter.kill(keeper.number)
             except (Busy, OSError) as error:
                 _log.warn("keeper uid={uid} not killed: {error}", uid=uid, error=error)
-        self._serve_waiting()
+        self._stand_in_line(keeper.owner)
+        self._serve()
 
 
 def _tell(result: Answer | Failure, asked: Deferred[Answer]) -> None:
@@ -235,90 +281,3 @@ def _tell(result: Answer | Failure, asked: Deferred[Answer]) -> None:
     elif isinstance(result, Answer):
         for file in result.files:
             file.close()
-
-
-class KeptHands:
-    """Hands that are a keeper's: `qmailldap.maildir.hands.Hands`.
-
-    What the session found when it began is kept here, too, so that any keeper can go on with it.
-    """
-
-    def __init__(self, keepers: Keepers, owner: Owner, place: Place, session: int) -> None:
-        self._keepers = keepers
-        self._owner = owner
-        self._place = place
-        self._session = encoding.number_field(session)
-        self._begun: Begun | None = None
-        # The channel to the keeper that knows the session.
-        self._known_to: Channel | None = None
-        self._under_way = 0
-        self._closed = False
-
-    def begin(self) -> Deferred[Begun]:
-        return Deferred.fromCoroutine(self._begin())
-
-    def fetch(self, number: int) -> Deferred[list[OpenMessage]]:
-        return Deferred.fromCoroutine(self._fetch(number))
-
-    def finish(self, deleted: frozenset[int]) -> Deferred[Finished]:
-        return Deferred.fromCoroutine(self._finish(deleted))
-
-    def close(self) -> None:
-        self._closed = True
-        if not self._under_way and self._known_to is not None:
-            self._known_to.tell(b"forget", self._session)
-            self._known_to = None
-
-    async def _begin(self) -> Begun:
-        answer, channel = await self._ask(b"begin", *encoding.write_place(self._place))
-        self._begun = _read(encoding.read_begun, answer, channel)
-        return self._begun
-
-    async def _fetch(self, number: int) -> list[OpenMessage]:
-        answer, channel = await self._ask(b"fetch", encoding.number_field(number))
-        opened = _read(partial(encoding.read_opened, files=len(answer.files)), answer, channel)
-        files = iter(answer.files)
-        return [
-            OpenMessage(
-                message.size,
-                message.first,
-                next(files) if message.has_file else None,
-                message.written_at,
-            )
-            for message in opened
-        ]
-
-    async def _finish(self, deleted: frozenset[int]) -> Finished:
-        answer, channel = await self._ask(b"finish", encoding.write_numbers(deleted))
-        return _read(encoding.read_finished, answer, channel)
-
-    async def _ask(self, operation: bytes, *about: bytes) -> tuple[Answer, Channel]:
-        asked: list[Channel] = []
-
-        def question(channel: Channel) -> list[bytes]:
-            fields = [operation, self._session, *about]
-            if channel is not self._known_to and self._begun is not None:
-                fields += encoding.write_place(self._place)
-                fields += encoding.write_begun(self._begun)
-            self._known_to = channel
-            asked.append(channel)
-            return fields
-
-        self._under_way += 1
-        try:
-            return await self._keepers.ask(self._owner, question), asked[0]
-        finally:
-            self._under_way -= 1
-            if self._closed:
-                self.close()
-
-
-def _read(reader: Callable[[Sequence[bytes]], T], answer: Answer, channel: Channel) -> T:
-    """What an answer says. One that says nothing comes from a keeper that is none any more."""
-    try:
-        return reader(answer.fields)
-    except FrameError as error:
-        for file in answer.files:
-            file.close()
-        channel.give_up(f"it sent what is no answer: {error}")
-        raise KeeperLost(str(error)) from None

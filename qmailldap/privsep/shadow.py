@@ -21,6 +21,9 @@ LIMIT = 30
 
 _LARGEST_QUESTION = 64 * 1024
 
+_LOWEST_ID = 100
+"""Below are the system's own users."""
+
 _LOCKED = (b"!", b"*")
 """How a value begins that no password matches; also crypt(3)'s own words for "no"."""
 
@@ -48,6 +51,9 @@ def check(login: bytes, password: bytes) -> str:
     try:
         user = pwd.getpwnam(os.fsdecode(login))
     except KeyError:
+        return "unknown"
+    if min(user.pw_uid, user.pw_gid) < _LOWEST_ID:
+        # Nobody shall try root's passwords here, not even the network process.
         return "unknown"
     value = _shadow_value(login)
     if value is None:

@@ -12,7 +12,16 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 
-__all__ = ["MOST_FIELDS", "MOST_OCTETS", "FrameError", "fields_of", "frame", "receive", "send"]
+__all__ = [
+    "MOST_FIELDS",
+    "MOST_OCTETS",
+    "FrameError",
+    "fields_of",
+    "frame",
+    "receive",
+    "send",
+    "send_data",
+]
 
 MOST_OCTETS = 128 * 1024 * 1024
 """Octets of the largest frame: the listing of a mailbox of more than a million messages."""
@@ -56,10 +65,15 @@ def fields_of(body: bytes) -> list[bytes]:
 
 def send(connection: socket.socket, fields: Iterable[bytes], files: Sequence[int] = ()) -> None:
     """Send a frame and open files with it; blocks. Raises ``OSError`` when nobody listens."""
-    data = memoryview(frame(fields))
+    send_data(connection, frame(fields), files)
+
+
+def send_data(connection: socket.socket, data: bytes, files: Sequence[int] = ()) -> None:
+    """As `send`, a frame that is made already."""
+    rest = memoryview(data)
     if files:
-        data = data[socket.send_fds(connection, [data], files) :]
-    connection.sendall(data)
+        rest = rest[socket.send_fds(connection, [rest], files) :]
+    connection.sendall(rest)
 
 
 def receive(connection: socket.socket, most: int = MOST_OCTETS) -> list[bytes] | None:

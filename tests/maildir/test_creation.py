@@ -63,7 +63,7 @@ class CreationTestCase(SynchronousTestCase):
             self.provide()
         error = caught.exception
         self.assertEqual(
-            (errno.ENOTDIR, "mailbox is corrupted", os.fsencode(path)),
+            (errno.ENOTDIR, "something other than a directory is there", os.fsencode(path)),
             (error.errno, error.strerror, error.filename),
         )
 

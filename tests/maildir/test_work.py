@@ -68,7 +68,7 @@ class WeightTests(SynchronousTestCase):
     def test_of_our_own_it_loads_only_what_works_on_files(self) -> None:
         ours = {name for name in self.loaded() if name.startswith("qmailldap.")}
         others = {name for name in ours if not name.startswith("qmailldap.maildir")}
-        self.assertEqual({"qmailldap.printable", "qmailldap.quota"}, others)
+        self.assertEqual({"qmailldap.quota"}, others)
         front = {f"qmailldap.maildir.{name}" for name in ("hands", "mailbox", "message")}
         self.assertEqual(set(), ours & front)
 

@@ -22,7 +22,7 @@ from qmailldap.privsep import wire
 from qmailldap.privsep.broker import CONTROL, REQUEST
 from qmailldap.privsep.channel import Channel
 from qmailldap.privsep.keeper import Keeper
-from qmailldap.privsep.pool import Owner
+from qmailldap.privsep.kept_hands import Owner
 
 TIME_LIMIT = 20.0
 """Seconds for what takes none."""

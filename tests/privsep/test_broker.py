@@ -234,7 +234,10 @@ class RequestTests(BrokerTestCase):
 
     def test_those_that_end_leave_no_zombie(self) -> None:
         for _ in range(3):
-            for each in [self.begin() for _ in range(15)]:
+            connections = [self.begin() for _ in range(15)]
+            # Begun in their order: when the last one answers, all are there.
+            self.assert_serves(connections[-1])
+            for each in connections:
                 each.close()
             until(lambda: not children_of(self.pid))
         self.assert_works()

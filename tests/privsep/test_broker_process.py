@@ -19,7 +19,8 @@ from qmailldap.maildir.reading import CHUNK
 from qmailldap.maildir.work import Place
 from qmailldap.privsep.broker_process import BrokerProcess
 from qmailldap.privsep.channel import Channel, KeeperLost
-from qmailldap.privsep.pool import Keepers, Owner
+from qmailldap.privsep.kept_hands import Owner
+from qmailldap.privsep.pool import Keepers
 from qmailldap.threads import Busy
 from tests.privsep.support import TIME_LIMIT, children_of, stop
 from tests.root import require_root

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.maildir.reading import CHUNK
 from qmailldap.maildir.storage import MailboxMissing
-from qmailldap.maildir.work import Begun, Finished
+from qmailldap.maildir.work import Begun, Finished, Work
 from qmailldap.privsep import encoding, keeper, wire
 from qmailldap.privsep.encoding import Opened
 from qmailldap.privsep.keeper import MOST_THREADS
@@ -223,6 +224,9 @@ class ManySessionsTests(KeeperTestCase):
 
     def let_go(self, gate: Path) -> None:
         """Let one go on, which may not have come to the gate yet."""
+        os.close(self.opened(gate))
+
+    def opened(self, gate: Path) -> int:
         descriptors: list[int] = []
 
         def opened() -> bool:
@@ -231,7 +235,7 @@ class ManySessionsTests(KeeperTestCase):
             return bool(descriptors)
 
         until(opened)
-        os.close(descriptors[0])
+        return descriptors[0]
 
     def assert_done(self, number: bytes) -> None:
         answer = self.served.answer()
@@ -247,21 +251,43 @@ class ManySessionsTests(KeeperTestCase):
         self.assert_done(slow)
 
     def test_its_own_end_waits_for_what_is_under_way(self) -> None:
-        slow, gate = self.ask_slowly()
+        begun, gate = threading.Event(), threading.Event()
+        real = Work.finish
+
+        def slow(work: Work, deleted: frozenset[int]) -> Finished:
+            begun.set()
+            gate.wait(10)
+            return real(work, deleted)
+
+        self.patch(Work, "finish", slow)
         self.begin()
+        number = self.served.ask(b"finish", b"7", encoding.write_numbers(frozenset()))
+        self.assertTrue(begun.wait(10))
         self.served.ours.shutdown(1)
         self.assertTrue(self.served.thread.is_alive())
-        self.let_go(gate)
-        self.assert_done(slow)
+        gate.set()
+        self.assert_done(number)
         self.assertIsNone(self.served.answer())
         self.served.thread.join(10)
         self.assertFalse(self.served.thread.is_alive())
 
+    def test_its_end_ends_a_dirmaker_which_nothing_would_limit_then(self) -> None:
+        slow, gate = self.ask_slowly()
+        self.begin()
+        # It has come so far that it reads from its gate.
+        writer = self.opened(gate)
+        self.addCleanup(os.close, writer)
+        self.served.ours.shutdown(1)
+        answer = self.served.answer()
+        assert answer is not None
+        self.assertEqual(answer[:3], [slow, b"error", b"MailboxNotCreated"])
+        self.served.thread.join(10)
+        self.assertFalse(self.served.thread.is_alive())
+
     def test_the_end_comes_also_when_nobody_awaits_what_is_under_way(self) -> None:
-        _, gate = self.ask_slowly()
+        self.ask_slowly()
         self.begin()
         self.served.ours.close()
-        self.let_go(gate)
         self.served.thread.join(10)
         self.assertFalse(self.served.thread.is_alive())
 

@@ -15,7 +15,8 @@ from qmailldap.maildir.work import Begun, Finished, Place
 from qmailldap.privsep import encoding
 from qmailldap.privsep.channel import KeeperLost
 from qmailldap.privsep.encoding import Opened
-from qmailldap.privsep.pool import IDLE_LIMIT, Keepers, KeptHands
+from qmailldap.privsep.kept_hands import KeptHands
+from qmailldap.privsep.pool import IDLE_LIMIT, Keepers
 from qmailldap.threads import Busy
 from tests.maildir.support import open_descriptors
 from tests.privsep.support import FakeKeeper, FakeStarter

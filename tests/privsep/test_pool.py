@@ -12,8 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.privsep import pool
 from qmailldap.privsep.channel import ANSWER_LIMIT, Answer, KeeperLost
-from qmailldap.privsep.pool import IDLE_LIMIT, LEAVING_LIMIT, Keepers, Owner
+from qmailldap.privsep.keeper import MOST_THREADS
+from qmailldap.privsep.kept_hands import Owner
+from qmailldap.privsep.pool import IDLE_LIMIT, LEAVING_LIMIT, Keepers
 from qmailldap.threads import WAIT_LIMIT, Busy
+from qmailldap.turns import Turns
 from tests.privsep.support import FakeKeeper, FakeStarter
 
 ANN, BOB, EVE = (1001, 1001), (1002, 1002), (1003, 1003)
@@ -266,12 +269,82 @@ class WaitingTests(PoolTestCase):
             keeper.answer(b"done")
             self.assertEqual(self.successResultOf(each).fields, [b"done"])
 
-    def test_a_stop_kills_what_hangs(self) -> None:
+    def test_a_stop_gives_up_what_hangs_and_leaves_it_to_the_broker(self) -> None:
         asked = self.ask(ANN)
         self.keepers.stop()
         self.clock.advance(LEAVING_LIMIT)
         self.failureResultOf(asked, KeeperLost)
-        self.assertEqual(self.starter.killed, [1])
+        self.assertEqual(self.starter.killed, [])
+
+    def test_sessions_that_ask_again_when_nothing_can_be_started_are_all_answered(self) -> None:
+        # One at a time in each mailbox, as the realm has it: the end of one begins the next.
+        self.starter.fault = OSError(24, "Too many open files")
+        turns = Turns(self.clock)
+        begun = [
+            Deferred.fromCoroutine(
+                turns.take(str(owner), lambda owner=owner: self.ask((owner, owner)))  # type: ignore[misc]
+            )
+            for _ in range(5)
+            for owner in range(1000, 1200)
+        ]
+        for each in begun:
+            self.failureResultOf(each, OSError)
+        self.assertEqual(turns._names, {})
+
+
+class FullKeeperTests(PoolTestCase):
+    """A keeper works on so many questions at a time, and is asked no more."""
+
+    def fill_it(self) -> list[Deferred[Answer]]:
+        return [self.ask(ANN) for _ in range(MOST_THREADS)]
+
+    def test_what_it_has_no_thread_for_waits_and_is_asked_in_order(self) -> None:
+        self.fill_it()
+        waiting = [self.ask(ANN, b"%d" % number) for number in range(3)]
+        keeper = self.keeper(ANN)
+        self.assertEqual(len(keeper.awaited()), MOST_THREADS)
+        for _ in range(3):
+            keeper.answer()
+        self.assertEqual(len(keeper.awaited()), MOST_THREADS)
+        for _ in range(MOST_THREADS):
+            keeper.answer()
+        for each in waiting:
+            self.successResultOf(each)
+
+    def test_waiting_for_a_thread_is_no_sign_that_it_hangs(self) -> None:
+        self.fill_it()
+        late = self.ask(ANN)
+        self.clock.advance(WAIT_LIMIT)
+        self.failureResultOf(late, Busy)
+        self.assertEqual(self.starter.killed, [])
+        self.assertEqual(len(self.keeper(ANN).awaited()), MOST_THREADS)
+
+    def test_it_does_not_hold_up_other_owners(self) -> None:
+        self.fill_it()
+        for _ in range(50):
+            self.ask(ANN)
+        self.idle_keeper(BOB)
+        # Nor one who needs a place, which is BOB's then.
+        asked = self.ask(EVE)
+        self.leave()
+        self.keeper(EVE).answer()
+        self.successResultOf(asked)
+
+    def test_however_much_its_owner_asks_it_is_let_go_for_another(self) -> None:
+        self.fill_it()
+        other = self.ask(BOB)
+        for _ in range(50):
+            self.ask(ANN)
+        asked = self.ask(EVE)
+        keeper = self.keeper(ANN)
+        while keeper.awaited():
+            keeper.answer()
+        self.assertTrue(keeper.transport.half_closed)
+        self.leave()
+        self.keeper(EVE).answer()
+        self.successResultOf(asked)
+        self.keeper(BOB).answer()
+        self.successResultOf(other)
 
 
 class ManyOwnersTests(PoolTestCase):
@@ -321,13 +394,16 @@ class LossTests(PoolTestCase):
         self.successResultOf(other)
         self.leave()
         keeper = self.keeper(ANN)
-        self.assertEqual(len(keeper.awaited()), 2000)
+        self.assertEqual(len(keeper.awaited()), MOST_THREADS)
         for each in waiting[:2]:
             keeper.answer()
             self.successResultOf(each)
         keeper.end()
-        for each in waiting[2:]:
+        for each in waiting[2 : 2 + MOST_THREADS]:
             self.failureResultOf(each, KeeperLost)
+        # The others had not been asked yet.
+        self.assertEqual(len(self.keeper(ANN).awaited()), MOST_THREADS)
+        self.assertFalse(waiting[-1].called)
 
     def test_one_that_dies_idle_is_not_asked(self) -> None:
         self.idle_keeper(ANN).end()
