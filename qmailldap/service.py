@@ -46,6 +46,8 @@ DEFAULT_LISTEN = "tcp:110"
 
 _WAITING_FOR_A_THREAD = 10_000
 
+_log = Logger(namespace="qmailldap.service")
+
 
 class CannotStart(SystemExit, Exception):
     """What ends the start, with a line for the administrator.
@@ -80,8 +82,8 @@ class Options(usage.Options):
     )
     optParameters = [
         ["control", "c", DEFAULT_CONTROL, "The directory with the control files"],
-        ["user", "u", "", "As whom to speak to the network [default: qmaild, else nobody]"],
-        ["group", "g", "", "Its group [default: the user's own]"],
+        ["user", "u", None, "As whom to speak to the network: qmaild, else nobody, by default"],
+        ["group", "g", None, "The group of --user's process: the user's own by default"],
         _count("keepers", MOST_KEEPERS, "Owners whose mailboxes are worked on at a time, at most"),
         _count("ldap-connections", 4, "Connections that searches share, for each server"),
         _count("mail-threads", 10, "Threads that work on Maildirs"),
@@ -179,13 +181,14 @@ class _Separation(Service):
             self._log.warn(
                 "rights groups={groups} are kept as well: --user would give them up", groups=more
             )
-        if not os.access(qmailldap.__file__, os.R_OK):
-            self._log.warn(
-                "rights {user} cannot read the installation, {path}: what is not loaded by now"
-                " cannot be",
-                user=self._identity.user,
-                path=os.path.dirname(qmailldap.__file__),
-            )
+        for file in (qmailldap.__file__, usage.__file__, os.__file__):
+            if not os.access(file, os.R_OK):
+                self._log.warn(
+                    "rights {user} cannot read {file}: what Python has not loaded by now cannot be;"
+                    " better install where everyone may read, as below /opt",
+                    user=self._identity.user,
+                    file=file,
+                )
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
@@ -212,7 +215,7 @@ def _separation(options: Options, control: Control, reactor: Any) -> _Separation
 
     Raises `CannotStart`.
     """
-    user, group = options["user"], options["group"]
+    user, group = options["user"] or "", options["group"] or ""
     try:
         if started_as_root():
             identity = find_identity(user, group)
@@ -221,10 +224,19 @@ def _separation(options: Options, control: Control, reactor: Any) -> _Separation
         if user or group:
             identity = find_identity(user or str(os.geteuid()), group)
             if (identity.uid, identity.gid) != (os.geteuid(), os.getegid()):
-                raise UnknownIdentity("only root can become another user or group")
+                option = f"--user {user}" if user else f"--group {group}"
+                raise UnknownIdentity(f"{option}: only root can become another user or group")
     except UnknownIdentity as error:
-        raise CannotStart(f"--user {user or group or 'by default'}: {error}") from None
+        raise CannotStart(str(error)) from None
     return None
+
+
+def _tell_own_rights() -> None:
+    _log.info(
+        "rights network={uid}:{gid} mailboxes=own-only passwd-users=no, not started as root",
+        uid=os.geteuid(),
+        gid=os.getegid(),
+    )
 
 
 def started_as_root() -> bool:
@@ -301,6 +313,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     # this one: rights are given up first.
     if separation is not None:
         separation.setServiceParent(server)
+    else:
+        _Running(_tell_own_rights, lambda: None).setServiceParent(server)
     _Running(mail_threads.start, mail_threads.stop).setServiceParent(server)
     _Running(hash_threads.start, hash_threads.stop).setServiceParent(server)
     _Running(directory.start, directory.stop).setServiceParent(server)

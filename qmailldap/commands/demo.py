@@ -130,7 +130,7 @@ async def _serve(reactor: Any, directory: Path, port: int) -> None:
     settings = Options()
     settings["control"] = str(directory / "control")
     settings["listen"] = [f"tcp:{port}:interface={_INTERFACE}"]
-    settings["user"] = _OWNER if os.geteuid() == 0 else ""
+    settings["user"] = _OWNER if os.geteuid() == 0 else None
     service = makeService(settings, reactor)
     service.privilegedStartService()
     service.startService()

@@ -149,7 +149,9 @@ class BrokerProcess(ProcessProtocol):
         # Told of at once: its output, which ends later, is that of the keepers, too.
         self._running = False
         if self._stopping is None:
-            self._ended(f"the broker has ended: {reason.getErrorMessage()}")
+            ended: Any = reason.value
+            how = f"signal {ended.signal}" if ended.signal else f"exit code {ended.exitCode}"
+            self._ended(f"the broker has ended with {how}")
 
     def processEnded(self, reason: Failure) -> None:
         if self._stopping is not None and not self._stopping.called:

@@ -9,17 +9,19 @@ import pwd
 
 import attrs
 
-__all__ = ["USERS", "Identity", "UnknownIdentity", "become", "find_identity"]
+from qmailldap.account import HIGHEST_ID
 
-_HIGHEST_ID = 2**32 - 2
-"""The next means "leave it as it is" to setresgid(2): root's, that would be."""
+__all__ = ["USERS", "Identity", "UnknownIdentity", "become", "find_identity"]
 
 USERS = ("qmaild", "nobody")
 """Who is taken where none is named: the original's user for what needs no rights, or anyone's."""
 
 
 class UnknownIdentity(Exception):
-    """There is no such user or group, or it has rights that it should not."""
+    """There is no such user or group, or it has rights that it should not.
+
+    The text begins with the option at fault, as the server has it.
+    """
 
 
 @attrs.frozen
@@ -43,11 +45,12 @@ def find_identity(user: str = "", group: str = "") -> Identity:
     entry = _find_user(user) if user else _first_user()
     gid = _find_group(group) if group else entry.pw_gid
     if entry.pw_uid == 0:
-        raise UnknownIdentity(f"{entry.pw_name} is root, which has rights to everything")
-    if gid > _HIGHEST_ID:
-        raise UnknownIdentity(f"no group has the id {gid}")
+        raise UnknownIdentity(f"--user {user}: name one without root's rights, such as nobody")
+    option = f"--group {group}" if group else f"--user {entry.pw_name}"
+    if gid > HIGHEST_ID:
+        raise UnknownIdentity(f"{option}: no group has such an id")
     if gid == 0:
-        raise UnknownIdentity(f"the group of {entry.pw_name} is root's: name another by --group")
+        raise UnknownIdentity(f"{option}: the group is root's; name another by --group")
     return Identity(entry.pw_name, _group_name(gid), entry.pw_uid, gid)
 
 
@@ -70,11 +73,11 @@ def _find_user(user: str) -> pwd.struct_passwd:
     except KeyError:
         pass
     if not user.isdecimal() or len(user) > 10:
-        raise UnknownIdentity(f"no user is called {user!r}")
+        raise UnknownIdentity(f"--user {user}: no user is called that")
     try:
         return pwd.getpwuid(int(user))
     except (KeyError, OverflowError):
-        raise UnknownIdentity(f"no user has the id {user}") from None
+        raise UnknownIdentity(f"--user {user}: no user has that id") from None
 
 
 def _first_user() -> pwd.struct_passwd:
@@ -83,7 +86,7 @@ def _first_user() -> pwd.struct_passwd:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise UnknownIdentity(f"name a user: this host has neither {' nor '.join(USERS)}")
+    raise UnknownIdentity(f"--user: name one, as this host has neither {' nor '.join(USERS)}")
 
 
 def _find_group(group: str) -> int:
@@ -92,7 +95,7 @@ def _find_group(group: str) -> int:
     except KeyError:
         if group.isdecimal() and len(group) <= 10:
             return int(group)
-        raise UnknownIdentity(f"no group is called {group!r}") from None
+        raise UnknownIdentity(f"--group {group}: no group is called that") from None
 
 
 def _group_name(gid: int) -> str:

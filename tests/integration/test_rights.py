@@ -216,8 +216,12 @@ class UserTests(RightsTestCase):
             self.assert_refused(["--user", "root"], "--user root", before=host),
             self.assert_refused(["--user", "0"], "--user 0", before=host),
             self.assert_refused(["--user", "nosuchuser"], "--user nosuchuser", before=host),
-            self.assert_refused(["--user", "vmail", "--group", "none"], "'none'", before=host),
-            self.assert_refused(["--user", "vmail", "--group", "root"], "root", before=host),
+            self.assert_refused(
+                ["--user", "vmail", "--group", "none"], "--group none", before=host
+            ),
+            self.assert_refused(
+                ["--user", "vmail", "--group", "root"], "--group root", before=host
+            ),
             self.assert_refused(["--user", "vmail"], "--user vmail", before=host, twistd=nobody),
             self.assert_refused(["--user", "nobody"], "--user nobody", before=someone),
         )

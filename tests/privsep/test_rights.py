@@ -87,19 +87,21 @@ class FindTests(SynchronousTestCase):
         self.users.pop(1)
         self.assertEqual(find_identity().user, "nobody")
         self.users.pop(1)
-        self.assertEqual(self.refused(), "name a user: this host has neither qmaild nor nobody")
+        self.assertEqual(
+            self.refused(), "--user: name one, as this host has neither qmaild nor nobody"
+        )
 
     def test_who_is_unknown_is_named(self) -> None:
-        self.assertEqual(self.refused("eve"), "no user is called 'eve'")
-        self.assertEqual(self.refused("12345"), "no user has the id 12345")
-        self.assertEqual(self.refused("-1"), "no user is called '-1'")
-        self.assertEqual(self.refused("9" * 11), f"no user is called '{'9' * 11}'")
-        self.assertEqual(self.refused("ann", "wheel"), "no group is called 'wheel'")
+        self.assertEqual(self.refused("eve"), "--user eve: no user is called that")
+        self.assertEqual(self.refused("12345"), "--user 12345: no user has that id")
+        self.assertEqual(self.refused("-1"), "--user -1: no user is called that")
+        self.assertIn("no user is called that", self.refused("9" * 11))
+        self.assertEqual(self.refused("ann", "wheel"), "--group wheel: no group is called that")
 
     def test_root_is_refused_whatever_it_is_called(self) -> None:
         for user in ("root", "0", "toor"):
-            self.assertIn("is root", self.refused(user))
-            self.assertIn("is root", self.refused(user, "ann"))
+            self.assertIn("without root's rights", self.refused(user))
+            self.assertIn("without root's rights", self.refused(user, "ann"))
 
     def test_root_s_group_is_refused(self) -> None:
         for user, group in (("operator", ""), ("ann", "root"), ("ann", "0"), ("ann", "000")):
@@ -107,7 +109,7 @@ class FindTests(SynchronousTestCase):
 
     def test_a_group_that_setresgid_takes_for_the_present_one_is_refused(self) -> None:
         for user, group in (("ann", "4294967295"), ("ann", "9999999999"), ("odd", "")):
-            self.assertIn("no group has the id", self.refused(user, group))
+            self.assertIn("no group has such an id", self.refused(user, group))
 
 
 BECOME = """
