@@ -43,6 +43,9 @@ CONTROL = 3
 LOWEST_ID = 100
 HIGHEST_ID = 2**32 - 2
 MOST_CHECKS = 8
+MOST_OF_AN_OWNER = 4
+"""One is in use; others may be about to end, or hang in a file system and cannot be killed."""
+
 BUSY_LIMIT = 10.0
 """Seconds that children have to end what they do when the network process has ended."""
 
@@ -60,7 +63,7 @@ class _Broker:
         self._most = {b"k": most_keepers + _LEAVING, b"p": MOST_CHECKS}
         self._dirmaker = dirmaker
         # By process id: what it was begun as, its number, and whose it is.
-        self._children: dict[int, tuple[bytes, int, int]] = {}
+        self._children: dict[int, tuple[bytes, int, int, int]] = {}
         # The interpreter writes to it when a child ends, which breaks off waiting for requests.
         self._woken, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -115,13 +118,17 @@ class _Broker:
         if sum(child[0] == kind for child in self._children.values()) >= self._most[kind]:
             raise _Refused("too many such processes are running")
         connection = descriptors[0]
+        if not _is_stream(connection):
+            raise _Refused("a descriptor that is no end of a stream socket pair")
         if kind == b"p":
-            self._fork((kind, number, 0), lambda: shadow.serve(connection))
+            self._fork((kind, number, 0, 0), lambda: shadow.serve(connection))
             return
+        if sum(child[2:] == (uid, gid) for child in self._children.values()) >= MOST_OF_AN_OWNER:
+            raise _Refused(f"too many keepers of uid {uid} have not ended")
         for each in (uid, gid):
             if not LOWEST_ID <= each <= HIGHEST_ID:
                 raise _Refused(f"no keeper has the ids {uid}:{gid}: {LOWEST_ID} is the lowest")
-        self._fork((kind, number, uid), lambda: self._keep(connection, uid, gid))
+        self._fork((kind, number, uid, gid), lambda: self._keep(connection, uid, gid))
 
     def _keep(self, connection: int, uid: int, gid: int) -> None:
         """In the child: become the owner, for ever, and serve."""
@@ -132,7 +139,7 @@ class _Broker:
             raise RuntimeError("the rights of root were not given up")
         Keeper(socket.socket(fileno=connection), self._dirmaker).serve()
 
-    def _fork(self, child: tuple[bytes, int, int], work: Callable[[], None]) -> None:
+    def _fork(self, child: tuple[bytes, int, int, int], work: Callable[[], None]) -> None:
         pid = os.fork()
         if pid:
             self._children[pid] = child
@@ -157,7 +164,7 @@ class _Broker:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 break
-            kind, _, uid = self._children.pop(pid)
+            kind, _, uid, _ = self._children.pop(pid)
             if status:
                 what = f"a keeper of uid {uid}" if kind == b"k" else "a password check"
                 _complain(f"{what} ended with {os.waitstatus_to_exitcode(status)}")
@@ -174,8 +181,19 @@ class _Broker:
             os.kill(pid, signal.SIGKILL)
 
 
+def _is_stream(descriptor: int) -> bool:
+    """Nothing else is written to: not the control socket itself, nor somebody's log."""
+    try:
+        connection = socket.socket(fileno=descriptor)
+    except OSError:
+        return False
+    kind = connection.family, connection.type
+    connection.detach()
+    return kind == (socket.AF_UNIX, socket.SOCK_STREAM)
+
+
 def _refuse(descriptors: array.array[int], why: str) -> None:
-    for descriptor in descriptors[:1]:
+    for descriptor in filter(_is_stream, descriptors[:1]):
         try:
             # Closed by the caller, also when it is no socket.
             connection = socket.socket(fileno=descriptor)

@@ -8,6 +8,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from typing import Any, cast
 
@@ -197,7 +198,11 @@ class Channel(Protocol):
             return _FileLost(errno.EMFILE, "no more files may be open")
         for descriptor in islice(self._files, count):
             # To read from anything else could take for ever.
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            try:
+                is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            except OSError as error:
+                raise wire.FrameError(f"a file that cannot be looked at: {error}") from None
+            if not is_regular:
                 raise wire.FrameError("a file that is no regular one")
         files = [io.FileIO(self._files.popleft()) for _ in range(count)]
         return Answer(fields[1:], files)
@@ -211,7 +216,9 @@ class Channel(Protocol):
         self._is_lost = True
         self._ended = self._ended or why
         while self._files:
-            os.close(self._files.popleft())
+            # Some file systems tell only now that they are in trouble.
+            with suppress(OSError):
+                os.close(self._files.popleft())
         asked, self._asked = self._asked, {}
         # First, so that whoever asks again when a question fails is given another keeper.
         self._lost(self, hangs)

@@ -52,12 +52,18 @@ _ERRORS = {
 
 
 class Opened(NamedTuple):
-    """An `OpenMessage` whose file is on its way: ``has_file`` says whether there is one."""
+    """An `OpenMessage` whose file is on its way: ``has_file`` says whether there is one.
+
+    ``device`` and ``inode`` tell which: where descriptors are scarce, some are lost on their way,
+    and the next one that comes may be another's.
+    """
 
     size: int
     first: bytes
     has_file: bool
     written_at: int
+    device: int = 0
+    inode: int = 0
 
 
 def number_field(value: int) -> bytes:
@@ -152,17 +158,26 @@ def write_opened(messages: Sequence[Opened]) -> list[bytes]:
             message.first,
             number_field(message.has_file),
             b"%d" % message.written_at,
+            number_field(message.device),
+            number_field(message.inode),
         ]
     return fields
 
 
 def read_opened(fields: Sequence[bytes], files: int) -> list[Opened]:
     """At least one message; each is whole unless it has one of the ``files`` that came along."""
-    if not fields or len(fields) % 4:
+    if not fields or len(fields) % 6:
         raise FrameError("an answer with no whole number of messages")
     messages = []
-    for size, first, has_file, written_at in _in_rows(4, fields):
-        message = Opened(number(size), first, bool(number(has_file)), _signed(written_at))
+    for size, first, has_file, written_at, device, inode in _in_rows(6, fields):
+        message = Opened(
+            number(size),
+            first,
+            bool(number(has_file)),
+            _signed(written_at),
+            number(device),
+            number(inode),
+        )
         left = message.size - len(first)
         if left < 0 or bool(left) != message.has_file:
             raise FrameError("a message is not of the size it is said to have")

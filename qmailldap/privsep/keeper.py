@@ -152,15 +152,14 @@ class Keeper:
     def _fetch(self, work: Work, number: int, files: list[int]) -> list[encoding.Opened]:
         opened = []
         for message in work.fetch(number):
-            opened.append(
-                encoding.Opened(
-                    message.size, message.first, message.file is not None, message.written_at
-                )
-            )
+            one = encoding.Opened(message.size, message.first, False, message.written_at)
             if message.file is not None:
                 # Closed with the others once it has been sent.
                 files.append(os.dup(message.file.fileno()))
                 message.file.close()
+                status = os.fstat(files[-1])
+                one = one._replace(has_file=True, device=status.st_dev, inode=status.st_ino)
+            opened.append(one)
         return opened
 
     def _place(self, fields: Sequence[bytes]) -> Place:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
@@ -70,7 +72,7 @@ class KeptHands:
 
     async def _fetch(self, number: int) -> list[OpenMessage]:
         answer, channel = await self._ask(b"fetch", encoding.number_field(number))
-        opened = _read(partial(encoding.read_opened, files=len(answer.files)), answer, channel)
+        opened = _read(partial(_read_opened, files=answer.files), answer, channel)
         files = iter(answer.files)
         return [
             OpenMessage(
@@ -111,6 +113,19 @@ class KeptHands:
             self._under_way -= 1
             if self._closed:
                 self.close()
+
+
+def _read_opened(fields: Sequence[bytes], files: Sequence[io.FileIO]) -> list[encoding.Opened]:
+    """What was opened, with just these files: never is one message continued by another."""
+    opened = encoding.read_opened(fields, len(files))
+    expected = [(message.device, message.inode) for message in opened if message.has_file]
+    if expected != [(status.st_dev, status.st_ino) for status in map(_status, files)]:
+        raise FrameError("a file that is another than was opened")
+    return opened
+
+
+def _status(file: io.FileIO) -> os.stat_result:
+    return os.fstat(file.fileno())
 
 
 def _read(reader: Callable[[Sequence[bytes]], T], answer: Answer, channel: Channel) -> T:

@@ -153,8 +153,14 @@ class Pop3Server:
         return rundir
 
     def _accepts(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex((HOST, self.port)) == 0
+        """Whether all its ports are listened on."""
+        ports = re.findall(r"\b(?:tcp|ssl):(\d+)", " ".join(self._listen))
+        return all(_is_open(int(port)) for port in ports)
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
 
 
 def write_control(directory: Path, files: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.maildir.work import Place
 from qmailldap.privsep import encoding, wire
-from qmailldap.privsep.broker import LOWEST_ID, MOST_CHECKS, REQUEST
+from qmailldap.privsep.broker import LOWEST_ID, MOST_CHECKS, MOST_OF_AN_OWNER, REQUEST
 from tests.privsep.support import (
     PACKAGE,
     TIME_LIMIT,
@@ -232,9 +232,27 @@ class RequestTests(BrokerTestCase):
             self.assert_serves(each)
         until(lambda: "ended with -9" in self.log.read_text())
 
+    def test_an_owner_whose_keepers_do_not_end_takes_few_places(self) -> None:
+        mine = [self.begin() for _ in range(MOST_OF_AN_OWNER)]
+        for each in mine:
+            self.assert_serves(each)
+        answer = wire.receive(self.begin())
+        assert answer is not None
+        self.assertEqual(answer[:2], [b"0", b"refused"])
+        self.assertIn(b"have not ended", answer[2])
+        self.assert_serves(self.begin(uid=UID + 1))
+
+    def test_nothing_but_the_end_of_a_stream_is_served_or_written_to(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with ours, theirs:
+            self.broker.send(REQUEST.pack(b"k", 1, UID, GID), theirs.fileno())
+            self.broker.send(REQUEST.pack(b"p", 2, 0, 0), theirs.fileno())
+            self.assert_works()
+            self.assertRaises(BlockingIOError, ours.recv, 100, socket.MSG_DONTWAIT)
+
     def test_those_that_end_leave_no_zombie(self) -> None:
         for _ in range(3):
-            connections = [self.begin() for _ in range(15)]
+            connections = [self.begin(uid=UID + number) for number in range(15)]
             # Begun in their order: when the last one answers, all are there.
             self.assert_serves(connections[-1])
             for each in connections:

@@ -92,14 +92,29 @@ class KeptHandsTests(SynchronousTestCase):
     def test_a_large_message_comes_with_its_file(self) -> None:
         self.begin()
         fetched = self.hands.fetch(0)
-        self.keeper.channel.fileDescriptorReceived(self.open_file(b"def"))
-        fields = encoding.write_opened([Opened(6, b"abc", True, 5), Opened(1, b"x", False, 6)])
+        descriptor = self.open_file(b"def")
+        status = os.fstat(descriptor)
+        self.keeper.channel.fileDescriptorReceived(descriptor)
+        sent = Opened(6, b"abc", True, 5, status.st_dev, status.st_ino)
+        fields = encoding.write_opened([sent, Opened(1, b"x", False, 6)])
         self.keeper.answer(*fields, files=b"1")
         large, small = self.successResultOf(fetched)
         assert large.file is not None
         with large.file:
             self.assertEqual((large.size, large.first, large.file.read()), (6, b"abc", b"def"))
         self.assertEqual(small, OpenMessage(1, b"x", None, 6))
+
+    def test_a_message_is_never_continued_by_another_file(self) -> None:
+        # Descriptors that find no room are lost, and the next to come is another answer's.
+        self.begin()
+        fetched = self.hands.fetch(0)
+        descriptor = self.open_file(b"somebody else's")
+        status = os.fstat(descriptor)
+        self.keeper.channel.fileDescriptorReceived(descriptor)
+        sent = Opened(18, b"abc", True, 5, status.st_dev, status.st_ino + 1)
+        self.keeper.answer(*encoding.write_opened([sent]), files=b"1")
+        self.failureResultOf(fetched, KeeperLost)
+        self.assertRaises(OSError, os.fstat, descriptor)
 
     def test_another_keeper_is_told_what_the_session_found_and_only_once(self) -> None:
         self.begin()
