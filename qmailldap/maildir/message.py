@@ -8,7 +8,7 @@ from zope.interface import implementer
 
 from qmailldap.interfaces import IStoredMessage
 from qmailldap.maildir.reading import CHUNK, OpenMessage, read_next
-from qmailldap.threads import Offload
+from qmailldap.threads import Busy, Offload
 
 __all__ = ["StoredMessage"]
 
@@ -27,11 +27,12 @@ class StoredMessage:
         self._left = opened.size - len(opened.first)
         self._reading = False
         self._closed = False
+        self._closing = False
 
     @property
     def holds_file(self) -> bool:
         """Whether a descriptor is open for it."""
-        return self._file is not None and not self._file.closed
+        return self._file is not None and not self._closing and not self._file.closed
 
     def readChunk(self) -> bytes | Deferred[bytes]:
         """As `IStoredMessage`; raises ``ValueError`` after `close`."""
@@ -80,8 +81,17 @@ class StoredMessage:
             asked.callback(result)
 
     def _close_file(self) -> None:
-        if self._file is not None:
+        # Off the reactor: on some file systems to close waits for whoever serves them.
+        if self._file is not None and not self._closing and not self._file.closed:
+            self._closing = True
+            self._offload(self._file.close).addErrback(self._not_closed)
+
+    def _not_closed(self, failure: Failure) -> None:
+        """Where no thread takes it, or the file system complains."""
+        if self._file is not None and failure.check(Busy):
             self._file.close()
+        else:
+            failure.trap(OSError)
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -15,7 +15,8 @@ A request is its number, an operation, the session and what that takes:
 ``state``, a place and what begin gave, goes with the first request of a session that was begun by
 another keeper. The answer is the number, ``ok``, how many files come along, and what `encoding`
 writes; or the number, ``error`` and an error; or ``no-memory``; or ``fault``. Messages are meant by
-their place in the listing: what is opened is a message, whatever the request says.
+their place in the listing: what is opened is a regular file of new/ or cur/, whatever the request
+says.
 """
 
 from __future__ import annotations

@@ -93,6 +93,10 @@ class HeldBack:
         """Let the work run that has waited longest."""
         self.waiting.pop(0)()
 
+    def run_all(self) -> None:
+        while self.waiting:
+            self.run()
+
 
 class HandsAsked:
     """Hands that do what the test says: what they are asked, and the answers it is to give."""

@@ -197,6 +197,7 @@ class GetMessageTests(MailboxTestCase):
         messages.pop(0).close()
         mailbox.close()
         mailbox.close()
+        thread.run_all()
         self.assertEqual(self.before, open_descriptors())
         self.assertRaises(ValueError, messages[0].readChunk)
 
@@ -206,6 +207,7 @@ class GetMessageTests(MailboxTestCase):
         mailbox.close()
         thread.run()
         self.failureResultOf(getting, CancelledError)
+        thread.run_all()
         self.assertEqual(self.before, open_descriptors())
 
     def test_a_message_that_nobody_waits_for_any_more_is_closed(self) -> None:
@@ -214,6 +216,7 @@ class GetMessageTests(MailboxTestCase):
         getting.cancel()
         self.failureResultOf(getting, CancelledError)
         thread.run()
+        thread.run_all()
         self.assertEqual(self.before, open_descriptors())
 
     def test_a_message_still_being_read_is_closed_when_it_was(self) -> None:
@@ -229,6 +232,7 @@ class GetMessageTests(MailboxTestCase):
         self.assertEqual(self.before + 1, open_descriptors())
         thread.run()
         self.assertEqual(CHUNK, len(self.successResultOf(reading)))
+        thread.run_all()
         self.assertEqual(self.before, open_descriptors())
 
     def test_a_message_that_stock_twisted_forgot_holds_no_descriptor(self) -> None:

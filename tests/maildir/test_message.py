@@ -176,6 +176,7 @@ class CloseTests(MessageTestCase):
         self.assertEqual(before + 1, open_descriptors())
         thread.run()
         self.assertEqual(CHUNK, len(self.successResultOf(reading)))
+        thread.run_all()
         self.assertEqual(before, open_descriptors())
 
     def test_a_read_that_nobody_waits_for_is_still_waited_for(self) -> None:
@@ -190,6 +191,7 @@ class CloseTests(MessageTestCase):
         message.close()
         self.assertEqual(before + 1, open_descriptors())
         thread.run()
+        thread.run_all()
         self.assertEqual(before, open_descriptors())
 
     def test_only_one_read_at_a_time(self) -> None:
@@ -199,7 +201,8 @@ class CloseTests(MessageTestCase):
         message.readChunk()
         self.assertRaises(ValueError, message.readChunk)
         self.assertRaises(ValueError, message.read, 1)
-        thread.run()
+        message.close()
+        thread.run_all()
 
     def test_a_read_that_was_never_begun_may_be_asked_for_again(self) -> None:
         answers: list[Offload] = [here]
