@@ -26,6 +26,7 @@ import errno
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,6 +38,9 @@ from qmailldap.privsep import encoding, wire
 __all__ = ["MOST_THREADS", "PLACE_FIELDS", "Keeper"]
 
 MOST_THREADS = 10
+_PAUSE = 0.05
+"""Seconds between two looks at what is still under way at the end."""
+
 _LARGEST_LISTING = wire.MOST_OCTETS - 1024 * 1024
 """Octets: it must fit a frame, also when it is sent back with a place before it."""
 
@@ -75,6 +79,10 @@ class Keeper:
                 self._threads -= 1
                 if not self._threads:
                     self._all_ended.release()
+            while self._threads:
+                # Nobody waits for a home any more; one may be about to be made.
+                dirmaker.kill_all()
+                time.sleep(_PAUSE)
 
     def _next(self) -> list[bytes] | None:
         with self._counting:
@@ -87,9 +95,6 @@ class Keeper:
                 request = None
             # No other thread reads on behind what was no frame.
             self._ended = request is None
-        if request is None:
-            # Nobody waits for a home any more, and this process is to end.
-            dirmaker.kill_all()
         with self._counting:
             self._free -= 1
             # While this thread is at work, another one reads.

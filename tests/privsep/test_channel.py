@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from collections.abc import Sequence
 
@@ -30,6 +31,8 @@ class ChannelTestCase(SynchronousTestCase):
         self.file = self.mktemp()
         with open(self.file, "w") as file:
             file.write("contents")
+        # What earlier tests have left for the collector is not counted.
+        gc.collect()
         self.descriptors = open_descriptors()
 
     def tearDown(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import tempfile
 import threading
@@ -31,6 +32,8 @@ class KeeperTestCase(SynchronousTestCase):
         self.patch(keeper, "_complain", self.complaints.append)
         self.maildir = make_maildir(Path(self.mktemp()).absolute() / "Maildir")
         self.place = encoding.write_place(place_of(self.maildir))
+        # What earlier tests have left for the collector is not counted.
+        gc.collect()
         self.descriptors = open_descriptors()
         self.served = self.serve()
 
