@@ -79,7 +79,7 @@ class Keeper:
                 self._threads -= 1
                 if not self._threads:
                     self._all_ended.release()
-            while self._threads:
+            while self._ended and self._threads:
                 # Nobody waits for a home any more; one may be about to be made.
                 dirmaker.kill_all()
                 time.sleep(_PAUSE)
