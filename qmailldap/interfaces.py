@@ -5,10 +5,11 @@ The protocol (pop3/) is written against these; the realm hands out objects that 
 
 from __future__ import annotations
 
+import attrs
 from twisted.mail.interfaces import IMailboxPOP3
 from zope.interface import Attribute, Interface
 
-__all__ = ["IMaildrop", "IStoredMessage"]
+__all__ = ["IForwardedSession", "IMaildrop", "IStoredMessage", "Relayed"]
 
 
 class IStoredMessage(Interface):
@@ -66,3 +67,37 @@ class IMaildrop(IMailboxPOP3):
 
     def close():  # type: ignore[no-untyped-def]
         """The session has ended: open messages are let go, an update under way goes on."""
+
+
+@attrs.frozen
+class Relayed:
+    """How a forwarded session went.
+
+    ``end`` says what ended it: ``client-closed`` and ``member-closed`` in order, ``client-lost``
+    and ``member-lost`` not so, ``idle``. ``seconds`` are from the join on; ``sent`` are octets
+    towards the client, ``received`` those that came from it.
+    """
+
+    end: str
+    seconds: float
+    sent: int
+    received: int
+
+
+class IForwardedSession(Interface):
+    """A session that is logged in on the member of the cluster that keeps the mail.
+
+    Its client waits for the answer to PASS.
+    """
+
+    mail_host = Attribute("The member by its name in the directory, a str.")
+    member = Attribute("Its address and port, a str.")
+
+    def join(unread, all_read, ended):  # type: ignore[no-untyped-def]
+        """Join the client to the member; to be called once.
+
+        ``unread`` are octets that the client sent behind PASS, ``all_read`` says that it will send
+        no more. Returns the protocol that takes over the client's transport; it is told there the
+        member's answer to PASS. ``ended`` is called with a `Relayed` when both connections are
+        gone.
+        """

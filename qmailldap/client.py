@@ -1,0 +1,29 @@
+"""Who is at the other end of a session that wants to log in.
+
+What a protocol gives a portal as the ``mind`` of a login, for those who speak to another host in
+the client's name.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["FIRST_TTL", "Client"]
+
+FIRST_TTL = 5
+"""How often a session may be handed on, counted as Dovecot does: at 1, never."""
+
+
+@attrs.frozen(kw_only=True)
+class Client:
+    """A client and what it logs in with.
+
+    ``host`` is its address, empty where it has none, ``session`` the name of the session in the
+    logs of all members that it passes through, ``ttl`` how often it may still be handed on.
+    """
+
+    password: bytes = attrs.field(repr=False)
+    host: str = ""
+    port: int = 0
+    session: str = ""
+    ttl: int = FIRST_TTL

@@ -1,0 +1,5 @@
+"""Sessions whose mail another member of the cluster keeps: the way there, and the relay.
+
+It knows who the client is and what it has proved, and of POP3 what a login needs; nothing of
+directories and mailboxes.
+"""

@@ -1,0 +1,57 @@
+"""A connection that changes hands: from the protocol that greets to the one that stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["Connection"]
+
+
+@implementer(IHalfCloseableProtocol)
+class Connection(Protocol):
+    """One connection, and whoever speaks on it at the moment.
+
+    Every transport keeps the protocol it began with, and so do the TLS and PROXY layers between.
+    This is that protocol. ``protocol`` speaks first; like those that follow it provides
+    ``IHalfCloseableProtocol``.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        self._speaker: Any = protocol
+        self._reason: Failure | None = None
+
+    def connectionMade(self) -> None:
+        self.hand_over(self._speaker)
+
+    def hand_over(self, protocol: Any) -> None:
+        """From now on it is ``protocol`` that speaks, on the same transport.
+
+        When the connection is lost already, all it is told is that.
+        """
+        if self._reason is not None:
+            protocol.connectionLost(self._reason)
+            return
+        self._speaker = protocol
+        # What arrives goes to the speaker without a detour.
+        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
+        protocol.makeConnection(self.transport)
+
+    def logPrefix(self) -> str:
+        return str(self._speaker.logPrefix()) if self._speaker else super().logPrefix()
+
+    def readConnectionLost(self) -> None:
+        self._speaker.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        self._speaker.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._reason = reason
+        speaker, self._speaker = self._speaker, None
+        del self.dataReceived
+        speaker.connectionLost(reason)
