@@ -19,14 +19,17 @@ from qmailldap.quota import Quota
 
 __all__ = [
     "DOT_MODES",
+    "POP3_PORT",
     "Control",
     "ControlError",
+    "Route",
     "ServerAddress",
     "read_control",
 ]
 
 DOT_MODES = ("both", "dotonly", "ldaponly", "ldapwithprog", "none")
 LDAP_PORT = 389
+POP3_PORT = 110
 
 _LARGEST_FILE = 1024 * 1024
 _DIGITS = re.compile(rb"[0-9]+")
@@ -36,6 +39,9 @@ _LABEL = r"(?!(?!xn)..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(
     rf"(?=.{{1,253}}\Z)(?!(?:.*\.)?[0-9]+\.?\Z){_LABEL}(?:\.{_LABEL})*\.?\Z", re.IGNORECASE
 )
+# Wider than a host name: a route leads also to where a mailHost that no resolver takes is kept.
+_ROUTED = re.compile(r"(?:\.?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)?\Z")
+_CIDR = re.compile(r"[0-9a-fA-F.:]+(?:/[0-9]{1,3})?\Z")
 
 
 class ControlError(Exception):
@@ -62,6 +68,19 @@ class ServerAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@attrs.frozen
+class Route:
+    """Where a member of the cluster is reached.
+
+    ``pattern``, in lower case, is a mailHost, or the end of many if it starts with a dot, or empty,
+    which is every mailHost. ``host`` is a host name or an address, empty for the mailHost itself.
+    """
+
+    pattern: str
+    host: str = ""
+    port: int = POP3_PORT
+
+
 @attrs.frozen(kw_only=True)
 class Control:
     """The facts of the site; each field is the control file of its name, or says which it is.
@@ -86,6 +105,13 @@ class Control:
     """defaultquotasize and defaultquotacount"""
     ldapcluster: bool = False
     ldapclusterhosts: tuple[str, ...] = ()
+    pop3routes: tuple[Route, ...] = ()
+    pop3trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    """IPv4 also where the file writes it as IPv4-mapped IPv6"""
+    pop3clustertls: int = 0
+    """0: no TLS between members, 1: where it is offered, 2: verified"""
+    pop3clusterca: Path | None = None
+    """where there is one"""
     ldaplocaldelivery: bool = True
     dirmaker: str | None = None
     defaultdelivery: str = "./Maildir/"
@@ -141,6 +167,10 @@ def read_control(directory: str | os.PathLike[str]) -> Control:
     if bool(login) != bool(password):
         given, missing = ("ldaplogin", "ldappassword")[:: 1 if login else -1]
         files.warn(missing, f"is missing or empty: without it, {given} makes an anonymous bind")
+    cluster_tls = files.number("pop3clustertls", 0, 2, default=0)
+    cluster_ca = files.existing("pop3clusterca")
+    if cluster_ca is not None and cluster_tls < 2:
+        files.warn("pop3clusterca", "is not used: only pop3clustertls 2 verifies certificates")
     return Control(
         ldapserver=ldapserver,
         me=me,
@@ -160,6 +190,10 @@ def read_control(directory: str | os.PathLike[str]) -> Control:
         ),
         ldapcluster=cluster,
         ldapclusterhosts=files.list("ldapclusterhosts"),
+        pop3routes=_routes(files),
+        pop3trusted=tuple(_network(files, line) for line in files.list("pop3trusted")),
+        pop3clustertls=cluster_tls,
+        pop3clusterca=cluster_ca,
         ldaplocaldelivery=files.flag("ldaplocaldelivery", default=True),
         dirmaker=files.line("dirmaker"),
         defaultdelivery=_default_delivery(files),
@@ -289,25 +323,73 @@ def _stripped(line: bytes) -> bytes:
 
 
 def _server_address(files: _Files, word: str) -> ServerAddress:
-    """``host``, ``host:port``, ``address``, ``[v6 address]`` or ``[v6 address]:port``."""
-    bad = files.error("ldapserver", f"{word!r} is neither a host name or address nor host:port")
-    if word.startswith("["):
-        host, bracket, rest = word[1:].partition("]")
+    """What `_host_and_port` reads, or a v6 address without brackets."""
+    if word.count(":") > 1 and _is_address(word):
+        return ServerAddress(word)
+    try:
+        host, port = _host_and_port(word, LDAP_PORT)
+    except ValueError as error:
+        raise files.error("ldapserver", f"{word!r} {error}") from None
+    return ServerAddress(host, port)
+
+
+def _routes(files: _Files) -> tuple[Route, ...]:
+    """``mailhost:`` and what `_host_and_port` reads, the host of which may be left out."""
+    routes: dict[str, Route] = {}
+    for line in files.list("pop3routes"):
+        mail_host, colon, rest = line.partition(":")
+        pattern = mail_host.lower()
+        if not colon or not _ROUTED.match(pattern):
+            raise files.error("pop3routes", f"{line!r} is not mailhost:address:port")
+        if pattern in routes:
+            raise files.error("pop3routes", f"{line!r} is a second route of {pattern!r}")
+        try:
+            routes[pattern] = Route(pattern, *_host_and_port(rest, POP3_PORT, hosts_optional=True))
+        except ValueError as error:
+            raise files.error("pop3routes", f"{line!r}: {rest!r} {error}") from None
+    return tuple(routes.values())
+
+
+def _host_and_port(text: str, default: int, *, hosts_optional: bool = False) -> tuple[str, int]:
+    """``host``, ``host:port``, ``address``, ``[v6 address]`` or ``[v6 address]:port``.
+
+    Raises a ValueError that says of ``text`` what is wrong with it.
+    """
+    bad = ValueError("is neither a host name or address nor host:port")
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")) or not _is_address(host):
             raise bad
-        port = rest[1:] if rest else str(LDAP_PORT)
-    elif word.count(":") > 1 and _is_address(word):
-        host, port = word, str(LDAP_PORT)
+        port = rest[1:] if rest else str(default)
     else:
-        host, colon, port = word.partition(":")
-        port = port if colon else str(LDAP_PORT)
-        if not (_HOST_NAME.match(host) or _is_address(host)):
+        host, colon, port = text.partition(":")
+        port = port if colon else str(default)
+        if not (_HOST_NAME.match(host) or _is_address(host) or (hosts_optional and not host)):
             raise bad
     if not re.fullmatch("[0-9]+", port):
         raise bad
-    if not 1 <= int(port[:6]) <= 65535:
-        raise files.error("ldapserver", f"{word!r}: the port is out of range: 1 to 65535")
-    return ServerAddress(host, int(port))
+    number = int(port.lstrip("0")[:6] or "0")
+    if not 1 <= number <= 65535:
+        raise ValueError("has a port that is out of range: 1 to 65535")
+    return host, number
+
+
+def _network(files: _Files, line: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """An address or a network in CIDR notation."""
+    # Without the pattern, netmasks and scope ids would be taken, which promise what is not kept.
+    try:
+        network = ipaddress.ip_network(line, strict=False) if _CIDR.match(line) else None
+    except ValueError:
+        network = None
+    if network is None:
+        problem = f"{line!r} is neither an address nor a network such as 192.0.2.0/24"
+        raise files.error("pop3trusted", problem)
+    if network.network_address != ipaddress.ip_address(line.partition("/")[0]):
+        raise files.error("pop3trusted", f"{line!r} has host bits set: {network} is the network")
+    mapped = network.network_address.version == 6 and network.network_address.ipv4_mapped
+    if mapped and network.prefixlen >= 96:
+        return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
 
 
 def _is_address(text: str) -> bool:

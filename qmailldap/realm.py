@@ -1,9 +1,9 @@
-"""From an account to what its owner may use: here, the maildrop."""
+"""From an account to what its owner may use: the maildrop, or the session on another member."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.cred.portal import IRealm
@@ -12,8 +12,10 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import Interface, implementer
 
 from qmailldap.account import Account
+from qmailldap.client import Client
 from qmailldap.cluster import Cluster
-from qmailldap.interfaces import IMaildrop
+from qmailldap.forward import ForwardedSession
+from qmailldap.interfaces import IForwardedSession, IMaildrop
 from qmailldap.maildir.creation import MailboxNotCreated
 from qmailldap.maildir.hands import Hands, InTurn
 from qmailldap.maildir.mailbox import open_mailbox
@@ -22,7 +24,9 @@ from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
 from qmailldap.turns import Turns
 
-__all__ = ["MailRealm", "Owners"]
+__all__ = ["Forwarder", "MailRealm", "Owners"]
+
+_Avatar = tuple[type[Interface], object, Callable[[], None]]
 
 
 class Owners(Protocol):
@@ -31,42 +35,66 @@ class Owners(Protocol):
     def hands(self, account: Account) -> Hands: ...
 
 
+class Forwarder(Protocol):
+    """What is asked of `qmailldap.forward.Forwarder`."""
+
+    async def log_in(self, account: Account, client: Client) -> ForwardedSession: ...
+
+
 @implementer(IRealm)
 class MailRealm:
-    """Opens the mailbox of an account.
+    """Opens the mailbox of an account, or a session with the member that keeps its mail.
 
-    ``owners`` finds who may work on it, ``offload`` is where this process reads large messages.
+    ``owners`` finds who may work on a mailbox, ``offload`` is where this process reads large
+    messages, and ``forwarder`` is the way to other members.
     """
 
     def __init__(
-        self, cluster: Cluster, owners: Owners, offload: Offload, clock: IReactorTime
+        self,
+        cluster: Cluster,
+        owners: Owners,
+        forwarder: Forwarder,
+        offload: Offload,
+        clock: IReactorTime,
     ) -> None:
         self._cluster = cluster
         self._owners = owners
+        self._forwarder = forwarder
         self._offload = offload
         self._turns = Turns(clock)
 
     def requestAvatar(
         self, avatarId: Any, mind: object, *interfaces: type[Interface]
-    ) -> Deferred[tuple[type[Interface], object, Callable[[], None]]]:
-        """Open the mailbox of ``avatarId``, an `Account`.
+    ) -> Deferred[_Avatar]:
+        """Open the mailbox of ``avatarId``, an `Account`, wherever it is.
 
-        Answers for `IMaildrop` and for the ``IMailbox`` of stock Twisted, which that extends. Fails
-        with `LoginRefused` when the mailbox cannot be opened.
+        Answers for `IMaildrop` and for the ``IMailbox`` of stock Twisted, which that extends; and
+        for `IForwardedSession` where another member keeps the mail and ``mind`` is a `Client`.
+        Fails with `LoginRefused` when neither can be had.
         """
         for interface in interfaces:
             if IMaildrop.isOrExtends(interface):
-                return Deferred.fromCoroutine(self._open(avatarId, interface))
+                return Deferred.fromCoroutine(self._avatar(avatarId, mind, interface, interfaces))
         raise NotImplementedError(f"none of {interfaces!r} is given to an account")
 
-    async def _open(
-        self, account: Account, interface: type[Interface]
-    ) -> tuple[type[Interface], object, Callable[[], None]]:
-        if not self._cluster.keeps(account):
+    async def _avatar(
+        self,
+        account: Account,
+        mind: object,
+        interface: type[Interface],
+        interfaces: Sequence[type[Interface]],
+    ) -> _Avatar:
+        if self._cluster.keeps(account):
+            return await self._open(account, interface)
+        if not isinstance(mind, Client) or IForwardedSession not in interfaces:
             raise LoginRefused(
                 Refusal.MAILHOST_UNREACHABLE,
-                f"the mail is kept by {account.mail_host}, and sessions are not forwarded yet",
+                f"the mail is kept by {account.mail_host}, and the session cannot be handed on",
             )
+        session = await self._forwarder.log_in(account, mind)
+        return IForwardedSession, session, session.close
+
+    async def _open(self, account: Account, interface: type[Interface]) -> _Avatar:
         hands = InTurn(self._owners.hands(account), self._turns, account.mailbox)
         try:
             mailbox = await open_mailbox(hands, self._offload)

@@ -39,6 +39,8 @@ class Refusal(enum.Enum):
     WRONG_CREDENTIALS = Outcome(3, "authorization failed", "AUTH", LogLevel.info)
     ACCOUNT_DISABLED = Outcome(4, "account disabled", "AUTH", LogLevel.info)
     MAILHOST_UNREACHABLE = Outcome(5, "mailhost is unreachable", "SYS/TEMP", LogLevel.warn)
+    # A client reads what the member has said instead of this text.
+    MEMBER_REFUSED = Outcome(5, "mailhost refused the login", "SYS/TEMP", LogLevel.warn)
     MAILBOX_CORRUPTED = Outcome(6, "mailbox is corrupted", "SYS/PERM", LogLevel.error)
     SUBPROGRAM_NOT_STARTED = Outcome(7, "unable to start subprogram", "SYS/TEMP", LogLevel.error)
     OUT_OF_MEMORY = Outcome(8, "out of memory", "SYS/TEMP", LogLevel.error)
@@ -59,13 +61,25 @@ class LoginRefused(UnauthorizedLogin):
     ``refusal`` is the true reason and ``detail`` a line about it, both for the log; ``detail``
     never carries a password or a hash. ``shown`` is the reason a client may be told: a fault of the
     record that keeps its password from being proved reads as a wrong password, for otherwise a
-    stranger would learn from it that the account exists (design.md, "Contracts").
+    stranger would learn from it that the account exists (design.md, "Contracts"). ``answer`` is
+    what follows -ERR, as octets: that of ``shown``, unless somebody else has worded it.
     """
 
-    def __init__(self, refusal: Refusal, detail: str = "", *, shown: Refusal | None = None) -> None:
+    def __init__(
+        self,
+        refusal: Refusal,
+        detail: str = "",
+        *,
+        shown: Refusal | None = None,
+        answer: bytes | None = None,
+    ) -> None:
         self.refusal = refusal
         self.detail = detail
         self.shown = refusal if shown is None else shown
+        if answer is None:
+            outcome = self.shown.outcome
+            answer = f"[{outcome.code}] {outcome.text}".encode("ascii")
+        self.answer = answer
         # What str() shows is what stock Twisted would send to the client.
         super().__init__(self.shown.outcome.text)
 

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.application.strports import service as listener
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.logger import Logger
 from twisted.python import usage
+from zope.interface import implementer
 
 import qmailldap
 from qmailldap.checker import HashProof, LDAPChecker, Proof, RebindProof
 from qmailldap.cluster import Cluster
 from qmailldap.control import Control, ControlError, read_control
 from qmailldap.directory import Directory
+from qmailldap.forward import ClusterTLS, Forwarder
 from qmailldap.local_users import LocalUsers
 from qmailldap.owners import Owners
 from qmailldap.pop3 import POP3Factory
@@ -133,7 +143,8 @@ class POP3Service(MultiService):
                 raise CannotStart(f"{each.name}: {_shown(error)}") from None
 
     def startService(self) -> None:
-        for warning in (*self._control.warnings, *_not_yet_supported(self._control)):
+        _allow_many_connections()
+        for warning in self._control.warnings:
             self._log.warn("control {warning}", warning=warning)
         super().startService()
 
@@ -261,9 +272,30 @@ class _Running(Service):
         return self._stop()
 
 
-def _not_yet_supported(control: Control) -> Iterator[str]:
-    if control.ldapcluster:
-        yield "ldapcluster: sessions are not forwarded yet; mail kept by other hosts is refused"
+@implementer(IStreamServerEndpoint)
+class _Listening:
+    """An endpoint that tells where it has come to listen, once it does."""
+
+    def __init__(self, endpoint: IStreamServerEndpoint, tell: Callable[[IAddress], None]) -> None:
+        self._endpoint = endpoint
+        self._tell = tell
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return self._endpoint.listen(protocolFactory).addCallback(self._listening)
+
+    def _listening(self, port: IListeningPort) -> IListeningPort:
+        self._tell(port.getHost())
+        return port
+
+
+def _allow_many_connections() -> None:
+    """Raise the limit of open files to what the host lets us have; few systems start with that.
+
+    A forwarded session takes two of them.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # where it is infinite, or more than the kernel's own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _local_users(
@@ -289,6 +321,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     try:
         control = read_control(options["control"])
         directory = Directory(reactor, control, connections=options["ldap-connections"])
+        forwarder_tls = ClusterTLS(control)
     except ControlError as error:
         raise CannotStart(str(error)) from None
     if not options["listen"]:
@@ -305,8 +338,15 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     checker = LDAPChecker(directory, proof, control.account_defaults, reactor, local)
     keepers = None if separation is None else separation.keepers
     owners = Owners(mail_threads, keepers, control.dirmaker)
-    realm = MailRealm(Cluster(control), owners, mail_threads, reactor)
-    factory = POP3Factory(Portal(realm, [checker]), control.me or socket.gethostname(), reactor)
+    cluster = Cluster(control)
+    forwarder = Forwarder(reactor, cluster, forwarder_tls)
+    realm = MailRealm(cluster, owners, forwarder, mail_threads, reactor)
+    factory = POP3Factory(
+        Portal(realm, [checker]),
+        control.me or socket.gethostname(),
+        reactor,
+        trusts=cluster.trusts,
+    )
 
     server = POP3Service(control)
     # Stopped in the opposite order: nobody new is let in, then nothing more is begun. Started in
@@ -321,6 +361,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     for endpoint in options["listen"]:
         try:
             listening = listener(endpoint, factory, reactor=reactor)
+            listening.endpoint = _Listening(listening.endpoint, cluster.listens_on)
             listening.setName(f"--listen {endpoint}")
             listening.setServiceParent(server)
         except Exception as error:

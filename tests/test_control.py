@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import stat
 from pathlib import Path
+from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.control import Control, ControlError, ServerAddress, read_control
+from qmailldap.control import Control, ControlError, Route, ServerAddress, read_control
 from qmailldap.quota import Quota
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+LABELS = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,6}[A-Za-z0-9])?", fullmatch=True)
+NAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
+PATTERNS = st.just("") | NAMES | NAMES.map(".{}".format) | NAMES.map("{}.".format)
+HOSTS = st.ip_addresses().map(str) | st.sampled_from(
+    ["", "mail.example.org", "xn--mnchen-3ya.Example.org.", "localhost"]
+)
+
+
+def networks(addresses: st.SearchStrategy[Any], longest: int) -> st.SearchStrategy[Network]:
+    return st.tuples(addresses, st.integers(0, longest)).map(
+        lambda network: ipaddress.ip_network(network, strict=False)
+    )
+
+
+# None of ::/8, where IPv4-mapped addresses are: those come out as others.
+NETWORKS = networks(st.ip_addresses(v=4), 32) | networks(
+    st.ip_addresses(v=6, network="2000::/3"), 128
+)
 
 
 class ControlTests(SynchronousTestCase):
@@ -55,6 +79,10 @@ class ControlTests(SynchronousTestCase):
             defaultquotacount="1000",
             ldapcluster="1",
             ldapclusterhosts="a\nb",
+            pop3routes="mail2.example.org:10.0.0.2:2110",
+            pop3trusted="192.0.2.0/24",
+            pop3clustertls="2",
+            pop3clusterca="",
             ldaplocaldelivery="0",
             dirmaker="/bin/dirmaker",
             defaultdelivery="./Post/",
@@ -79,6 +107,10 @@ class ControlTests(SynchronousTestCase):
                 defaultquota=Quota(1000000, 1000),
                 ldapcluster=True,
                 ldapclusterhosts=("a", "b"),
+                pop3routes=(Route("mail2.example.org", "10.0.0.2", 2110),),
+                pop3trusted=(ipaddress.IPv4Network("192.0.2.0/24"),),
+                pop3clustertls=2,
+                pop3clusterca=self.directory / "pop3clusterca",
                 ldaplocaldelivery=False,
                 dirmaker="/bin/dirmaker",
                 defaultdelivery="./Post/",
@@ -113,6 +145,7 @@ class ControlTests(SynchronousTestCase):
             ("ldaprebind", "2"),
             ("ldapcluster", "7"),
             ("ldaplocaldelivery", "2"),
+            ("pop3clustertls", "3"),
             ("ldapuid", "99"),
             ("ldapgid", "4294967295"),
             ("defaultquotasize", "9223372036854775808"),
@@ -167,6 +200,8 @@ class ControlTests(SynchronousTestCase):
         for value in (
             "host:0",
             "host:65536",
+            "host:00655360",
+            "host:" + "1" * 5000,
             "host:x",
             "host:",
             "ldap://host",
@@ -180,11 +215,131 @@ class ControlTests(SynchronousTestCase):
             "-a",
             "a..b",
         ):
-            self.assert_wrong("ldapserver", value, value.split()[-1])
+            self.assert_wrong("ldapserver", value, repr(value.split()[-1]))
 
     def test_an_international_name_is_one_in_its_ascii_form(self) -> None:
         control = self.read(ldapserver="xn--mnchen-3ya.example.org.")
         self.assertEqual(control.ldapserver[0].host, "xn--mnchen-3ya.example.org.")
+
+    def test_a_route_leads_to_an_address_a_port_or_both(self) -> None:
+        control = self.read(
+            pop3routes=(
+                "mail2.example.org:10.0.0.2:2110\n"
+                "Mail3.Example.Org:Inside.example.org\n"
+                "mail4.example.org::2110\n"
+                "mail5.example.org:[2001:db8::5]:2110\n"
+                "mail6.example.org:[fe80::6%Eth0]\n"
+                "mail7.example.org:\n"
+                "mail_8:10.0.0.8\n"
+                "10.0.0.9:10.0.1.9\n"
+                "mail10.example.org.:10.0.0.10\n"
+                ".inside.example.org:gate.example.org\n"
+                "# all others\n"
+                ":10.0.0.1:0001110\n"
+            )
+        )
+        self.assertEqual(
+            control.pop3routes,
+            (
+                Route("mail2.example.org", "10.0.0.2", 2110),
+                Route("mail3.example.org", "Inside.example.org", 110),
+                Route("mail4.example.org", "", 2110),
+                Route("mail5.example.org", "2001:db8::5", 2110),
+                Route("mail6.example.org", "fe80::6%Eth0", 110),
+                Route("mail7.example.org", "", 110),
+                Route("mail_8", "10.0.0.8", 110),
+                Route("10.0.0.9", "10.0.1.9", 110),
+                Route("mail10.example.org.", "10.0.0.10", 110),
+                Route(".inside.example.org", "gate.example.org", 110),
+                Route("", "10.0.0.1", 1110),
+            ),
+        )
+
+    def test_a_route_that_is_none_is_an_error(self) -> None:
+        for value in (
+            "mail2.example.org",
+            "mail2.example.org 10.0.0.2",
+            " mail2:10.0.0.2",
+            "mail2 :10.0.0.2",
+            "mail2: 10.0.0.2",
+            "mail2:10.0.0.2:",
+            "mail2:10.0.0.2:x",
+            "mail2:10.0.0.2:0",
+            "mail2:10.0.0.2:65536",
+            "mail2:10.0.0.2:" + "0" * 5000,
+            "mail2::",
+            "mail2:2001:db8::1",
+            "mail2:::1",
+            "mail2:[::1",
+            "mail2:[]",
+            "mail2:[mail3]",
+            "mail2:under_score",
+            "mail2:10.0.0.2:110:110",
+            "[2001:db8::1]:10.0.0.2",
+            "*.example.org:10.0.0.2",
+            "a..b:10.0.0.2",
+            ".:10.0.0.2",
+            "..b:10.0.0.2",
+            "m\xfcnchen:10.0.0.2",
+            "pop3://mail2:110",
+        ):
+            self.assert_wrong("pop3routes", value, repr(value))
+
+    def test_a_second_route_of_a_name_is_an_error(self) -> None:
+        for first, second in (("mail2:10.0.0.2", "MAIL2:10.0.0.3"), (":a", ":a"), (".b:", ".B:")):
+            content = f"{first}\nother:x\n{second}\n"
+            self.assert_wrong("pop3routes", content, repr(second), "is a second route")
+
+    def test_who_is_trusted_is_named_by_addresses_and_networks(self) -> None:
+        control = self.read(
+            pop3trusted=(
+                "10.0.0.1\n192.0.2.0/24\n# v6\n2001:db8::1\n2001:db8:1::/48\n0.0.0.0/0\n::/0\n"
+                "::ffff:198.51.100.7\n::ffff:203.0.113.0/120\n::FFFF:0:0/96\n"
+            )
+        )
+        self.assertEqual(
+            [str(network) for network in control.pop3trusted],
+            [
+                "10.0.0.1/32",
+                "192.0.2.0/24",
+                "2001:db8::1/128",
+                "2001:db8:1::/48",
+                "0.0.0.0/0",
+                "::/0",
+                "198.51.100.7/32",
+                "203.0.113.0/24",
+                "0.0.0.0/0",
+            ],
+        )
+
+    def test_who_cannot_be_trusted_is_named_as_the_fault(self) -> None:
+        for value in (
+            "mail2.example.org",
+            "10.0.0.1/24",
+            "2001:db8::1/64",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0",
+            "10.0.0.0/255.255.255.0",
+            "10.0.0.0/-8",
+            "10.0.0.1 10.0.0.2",
+            " 10.0.0.1",
+            "10.0.0.1:110",
+            "[::1]",
+            "fe80::1%eth0",
+            "fe80::%eth0/64",
+            "010.0.0.1",
+            "167772161",
+            "*",
+        ):
+            self.assert_wrong("pop3trusted", f"192.0.2.1\n{value}\n", repr(value))
+        self.assert_wrong("pop3trusted", "10.1.2.3/16", "10.1.0.0/16 is the network")
+
+    def test_authorities_that_verify_nobody_are_warned_of(self) -> None:
+        for level in ("0", "1"):
+            (warning,) = self.read(pop3clusterca="", pop3clustertls=level).warnings
+            self.assertIn("/pop3clusterca: is not used", warning)
+        self.assertEqual(self.read(pop3clustertls="2").warnings, ())
 
     def test_clustering_needs_a_name(self) -> None:
         with self.assertRaises(ControlError) as caught:
@@ -219,7 +374,7 @@ class ControlTests(SynchronousTestCase):
         self.assertIn("me: cannot be read", str(caught.exception))
 
     def test_a_link_that_leads_nowhere_is_not_a_missing_file(self) -> None:
-        for name in ("cert.pem", "ldappassword", "me"):
+        for name in ("cert.pem", "ldappassword", "me", "pop3clusterca"):
             link = self.directory / name
             link.symlink_to("nowhere")
             with self.assertRaises(ControlError) as caught:
@@ -234,9 +389,12 @@ class ControlTests(SynchronousTestCase):
         self.assertIn("not a regular file", str(caught.exception))
 
     def test_a_directory_is_no_certificate(self) -> None:
-        (self.directory / "cert.pem").mkdir()
-        with self.assertRaises(ControlError):
-            self.read()
+        for name in ("cert.pem", "pop3clusterca"):
+            (self.directory / name).mkdir()
+            with self.assertRaises(ControlError) as caught:
+                self.read()
+            self.assertEqual(caught.exception.file, str(self.directory / name))
+            (self.directory / name).rmdir()
 
     def test_text_that_is_no_text_is_an_error(self) -> None:
         self.assert_wrong("ldapbasedn", b"dc=caf\xe9", "UTF-8")
@@ -285,6 +443,10 @@ class ControlTests(SynchronousTestCase):
                 "ldapclusterhosts",
                 "defaultquotasize",
                 "defaultdelivery",
+                "pop3routes",
+                "pop3trusted",
+                "pop3clustertls",
+                "pop3clusterca",
             ]
         ),
         st.binary(max_size=80),
@@ -305,3 +467,56 @@ class ControlTests(SynchronousTestCase):
                 digits = first[: len(first) - len(first.lstrip(b"0123456789"))]
                 self.assertEqual(control.ldaptimeout, int(digits or b"30"))
         (self.directory / name).unlink()
+
+    @given(
+        st.lists(
+            st.tuples(PATTERNS, HOSTS, st.none() | st.integers(1, 65535)),
+            unique_by=lambda route: route[0].lower(),
+            max_size=5,
+        )
+    )
+    def test_routes_are_read_as_they_are_written(
+        self, routes: list[tuple[str, str, int | None]]
+    ) -> None:
+        lines = [
+            f"{pattern}:{f'[{host}]' if ':' in host else host}" + (f":{port}" if port else "")
+            for pattern, host, port in routes
+        ]
+        control = self.read(pop3routes="\n".join(lines))
+        self.assertEqual(
+            control.pop3routes,
+            tuple(Route(pattern.lower(), host, port or 110) for pattern, host, port in routes),
+        )
+
+    @given(st.text(st.sampled_from("ab1.:[]%-_ /#\n"), max_size=12))
+    @example("a:[::1]:1")
+    def test_any_text_is_routes_or_named_as_the_fault(self, text: str) -> None:
+        lines = [line.rstrip() for line in text.split("\n")]
+        lines = [line for line in lines if line and not line.startswith("#")]
+        try:
+            routes = self.read(pop3routes=text).pop3routes
+        except ControlError as error:
+            self.assertEqual(error.file, str(self.directory / "pop3routes"))
+            self.assertTrue(any(repr(line) in error.problem for line in lines), error)
+            return
+        for line, route in zip(lines, routes, strict=True):
+            host = f"[{route.host}]" if ":" in route.host else route.host
+            shortest = f"{route.pattern}:{host}"
+            self.assertRegex(line, rf"\A{re.escape(shortest)}(:0*{route.port})?\Z")
+
+    @given(st.lists(NETWORKS, max_size=5))
+    def test_networks_are_read_as_they_are_written(self, trusted: list[Network]) -> None:
+        control = self.read(pop3trusted="\n".join(str(network) for network in trusted))
+        self.assertEqual(control.pop3trusted, tuple(trusted))
+
+    @given(st.text(st.sampled_from("012589abf.:/%-"), min_size=1, max_size=12))
+    @example("1.2.3.4/8")
+    @example("1.2.3.4/0.0.0.255")
+    def test_any_text_is_a_network_or_named_as_the_fault(self, text: str) -> None:
+        try:
+            trusted = self.read(pop3trusted=text).pop3trusted
+        except ControlError as error:
+            self.assertEqual(error.file, str(self.directory / "pop3trusted"))
+            self.assertIn(repr(text), error.problem)
+        else:
+            self.assertEqual(trusted, (ipaddress.ip_network(text),))

@@ -9,6 +9,10 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.control import Control
+from qmailldap.forward import ForwardLimits
+from qmailldap.forward.addresses import REMEMBERED
+from qmailldap.forward.dialogue import LONGEST_ANSWER
+from qmailldap.forward.machines import MOST_ADDRESSES
 from qmailldap.pop3 import Limits
 from qmailldap.refusal import Refusal
 from qmailldap.service import Options
@@ -46,7 +50,9 @@ class ManualTests(SynchronousTestCase):
 
     def test_every_control_file_is_in_the_manual(self) -> None:
         documented = {
-            name for row in rows("control-files.md") for name in re.findall("`([a-z.]+)`", row[0])
+            name
+            for row in rows("control-files.md")
+            for name in re.findall("`([a-z0-9.]+)`", row[0])
         }
         fields = {field.name for field in attrs.fields(Control)} - {"warnings", "directory"}
         files = (fields - {"certificate", "defaultquota"}) | {
@@ -71,3 +77,21 @@ class ManualTests(SynchronousTestCase):
         self.assertIn(f"| {limits.idle / 60:.0f} minutes |", text)
         self.assertIn(f"| refused logins on a connection | {limits.failed_logins} |", text)
         self.assertIn(f"| pipelined commands | {limits.input // 1024} KiB |", text)
+
+    def test_limits_of_forwarding_in_the_manual_are_those_in_force(self) -> None:
+        documented = dict(row[:2] for row in rows("cluster.md"))
+        limits = ForwardLimits()
+        for name, value in (
+            ("to resolve the name, connect and be greeted", f"{limits.reach:g} s in all"),
+            ("each answer before PASS", f"{limits.answer:g} s"),
+            ("the answer to PASS", f"{limits.password:g} s"),
+            ("a line of an answer", f"{LONGEST_ANSWER} octets"),
+            ("addresses of a name that are tried", f"{MOST_ADDRESSES}"),
+            ("what is known of a name", f"{REMEMBERED:g} s"),
+            ("a machine that is down is left alone", f"{limits.down:g} s"),
+            ("logins of one name under way at members", f"{limits.same_login}"),
+            ("logins under way at members", f"{limits.logins}"),
+            ("silence of both sides of a joined session", f"{limits.idle / 60:g} minutes"),
+            ("the other side, once one has ended", f"{limits.linger:g} s of silence"),
+        ):
+            self.assertEqual(documented[name].rstrip(" |"), value)

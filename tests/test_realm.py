@@ -16,9 +16,10 @@ from zope.interface import Interface
 from zope.interface.verify import verifyObject
 
 from qmailldap.account import Account
+from qmailldap.client import Client
 from qmailldap.cluster import Cluster
 from qmailldap.control import Control, ServerAddress
-from qmailldap.interfaces import IMaildrop
+from qmailldap.interfaces import IForwardedSession, IMaildrop
 from qmailldap.owners import Owners
 from qmailldap.realm import MailRealm
 from qmailldap.refusal import LoginRefused, Refusal
@@ -34,6 +35,27 @@ def here(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Defe
     return maybeDeferred(function, *args, **kwargs)
 
 
+class Session:
+    """A session on another member, which nobody joins."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Forwarder:
+    """Knows one session, and remembers who has asked for it."""
+
+    def __init__(self) -> None:
+        self.session = Session()
+        self.asked: list[tuple[Account, Client]] = []
+
+    async def log_in(self, account: Account, client: Client) -> Any:
+        self.asked.append((account, client))
+        return self.session
+
+
 class MailRealmTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.home = Path(self.mktemp()).absolute()
@@ -41,18 +63,21 @@ class MailRealmTests(SynchronousTestCase):
         for name in ("tmp", "new", "cur"):
             (self.maildir / name).mkdir(parents=True)
         (self.maildir / "new" / "1.a").write_bytes(b"hello\n")
+        self.forwarder = Forwarder()
 
     def avatar(
         self,
         *interfaces: type[Interface],
         mail_host: str | None = None,
+        mind: object = None,
         offload: Any = here,
     ) -> Deferred[Any]:
         control = Control(
             ldapserver=(ServerAddress("localhost"),), me="here.example.org", ldapcluster=True
         )
-        realm = MailRealm(Cluster(control), Owners(offload, None, None), offload, Clock())
-        return realm.requestAvatar(self.account(mail_host), None, *(interfaces or (IMaildrop,)))
+        owners = Owners(offload, None, None)
+        realm = MailRealm(Cluster(control), owners, self.forwarder, offload, Clock())
+        return realm.requestAvatar(self.account(mail_host), mind, *(interfaces or (IMaildrop,)))
 
     def account(self, mail_host: str | None) -> Account:
         return attrs.evolve(
@@ -89,9 +114,29 @@ class MailRealmTests(SynchronousTestCase):
     def test_mail_kept_by_us_is_ours(self) -> None:
         self.successResultOf(self.avatar(mail_host="HERE.example.org"))
 
-    def test_mail_kept_by_another_member_is_not_reachable_yet(self) -> None:
-        detail = self.assert_refused(Refusal.MAILHOST_UNREACHABLE, mail_host="there.example.org")
-        self.assertIn("there.example.org", detail)
+    def test_mail_kept_by_another_member_is_forwarded_there(self) -> None:
+        client = Client(password=b"secret", host="192.0.2.7")
+        avatar = self.avatar(
+            IMaildrop, IForwardedSession, mail_host="there.example.org", mind=client
+        )
+        interface, session, logout = self.successResultOf(avatar)
+        self.assertIs(interface, IForwardedSession)
+        self.assertIs(session, self.forwarder.session)
+        ((asked, who),) = self.forwarder.asked
+        self.assertEqual((asked.mail_host, who), ("there.example.org", client))
+        logout()
+        self.assertTrue(self.forwarder.session.closed)
+
+    def test_who_cannot_be_forwarded_is_refused(self) -> None:
+        for mind, interfaces in (
+            (None, (IMaildrop, IForwardedSession)),
+            (Client(password=b"secret"), (IMailbox,)),
+        ):
+            avatar = self.avatar(*interfaces, mail_host="there.example.org", mind=mind)
+            refused: Any = self.failureResultOf(avatar, LoginRefused).value
+            self.assertIs(refused.refusal, Refusal.MAILHOST_UNREACHABLE)
+            self.assertIn("there.example.org", refused.detail)
+        self.assertEqual(self.forwarder.asked, [])
 
     def test_one_session_at_a_time_goes_through_a_mailbox(self) -> None:
         asked: list[Deferred[Any]] = []
@@ -103,7 +148,8 @@ class MailRealmTests(SynchronousTestCase):
             return work
 
         control = Control(ldapserver=(ServerAddress("localhost"),))
-        realm = MailRealm(Cluster(control), Owners(held_back, None, None), held_back, Clock())
+        owners = Owners(held_back, None, None)
+        realm = MailRealm(Cluster(control), owners, self.forwarder, held_back, Clock())
         first = realm.requestAvatar(self.account(None), None, IMaildrop)
         second = realm.requestAvatar(self.account(None), None, IMaildrop)
         self.assertEqual(len(asked), 1)

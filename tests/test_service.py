@@ -150,7 +150,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(told, ["start", "stop"])
 
     def test_what_should_be_looked_at_is_logged_at_the_start(self) -> None:
-        (self.control / "ldapcluster").write_text("1\n")
+        (self.control / "ldapuid").write_text("nobody\n")
         (self.control / "ldaplogin").write_text("cn=pop3\n")
         (self.control / "ldappassword").write_text("secret\n")
         (self.control / "ldappassword").chmod(0o644)
@@ -161,7 +161,7 @@ class ServiceTests(SynchronousTestCase):
         service.startService()
         self.addCleanup(service.stopService)
         self.assertEqual(len(lines), 2)
-        for line, file in zip(lines, ("ldappassword", "ldapcluster"), strict=True):
+        for line, file in zip(lines, ("ldappassword", "ldapuid"), strict=True):
             self.assertIn(file, line)
             self.assertNotIn("secret", line)
 

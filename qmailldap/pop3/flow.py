@@ -46,6 +46,11 @@ class Flow:
             self._transport.unregisterProducer()
             self._wake()
 
+    def leave(self) -> None:
+        """From now on somebody else writes to the transport."""
+        self.finish()
+        self.lost()
+
     def lost(self) -> None:
         """The connection is gone: whoever waits is told by `CancelledError`."""
         self.open, self._lost = False, True

@@ -32,6 +32,12 @@ class LineBuffer:
         self._octets = self._octets[self._start :] + octets
         self._start = 0
 
+    def take_all(self) -> bytes:
+        """All that nobody has looked at, for somebody who does not want lines."""
+        octets = self._octets[self._start :]
+        self._octets, self._start = b"", 0
+        return octets
+
     def next_line(self) -> bytes | None:
         """The next whole line without its end; None when there is none yet.
 

@@ -8,38 +8,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any, cast
 
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.mail import pop3
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 import qmailldap
-from qmailldap.interfaces import IMaildrop
+from qmailldap.interfaces import IForwardedSession, IMaildrop
 from qmailldap.pop3.content import DotStuffer, TopOfMessage, in_chunks
 from qmailldap.pop3.flow import Flow
 from qmailldap.pop3.limits import Limits
 from qmailldap.pop3.lines import LineBuffer, LineTooLong
 from qmailldap.pop3.session import Session
 from qmailldap.pop3.syntax import COMMANDS, CommandRefused, number
+from qmailldap.pop3.xclient import parse_xclient
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy
 
 __all__ = ["POP3"]
+
+_Login = tuple[type[Interface], Any, Callable[[], None]]
+"""What a portal gives: an interface, what provides it, and how to log out."""
 
 
 @implementer(IHalfCloseableProtocol)
 class POP3(pop3.POP3):
     """One POP3 session.
 
-    Asks ``portal`` for an `IMaildrop`. What stock Twisted gets wrong and this class puts right is
-    listed in docs/internals.md.
+    Asks ``portal`` for an `IMaildrop`, or for an `IForwardedSession`, to which it leaves the
+    connection by ``hand_over``. ``trusts`` tells of an address whether it may speak for others.
+    What stock Twisted gets wrong and this class puts right is listed in docs/internals.md.
     """
 
     # The stock class declares these by their first values, most of them None.
@@ -50,20 +56,30 @@ class POP3(pop3.POP3):
     timeOut: Any
     transport: Any
 
-    def __init__(self, portal: Portal, hostname: str, limits: Limits, clock: IReactorTime) -> None:
+    hand_over: Callable[[IProtocol], None]
+
+    def __init__(
+        self,
+        portal: Portal,
+        hostname: str,
+        limits: Limits,
+        clock: IReactorTime,
+        trusts: Callable[[str], bool],
+    ) -> None:
         self.portal = portal
         self.callLater = clock.callLater
         self.timeOut = limits.idle
         self._hostname = hostname
         self._limits = limits
         self._clock = clock
+        self._trusts = trusts
         self._lines = LineBuffer(limits.command)
         self._session: Session
         self._flow: Flow
         self._working = False
         self._answering = False
         self._reading = True
-        self._login: Deferred[Any] | None = None
+        self._login: Deferred[_Login] | None = None
         # The client has closed its side: what it sent before is still answered.
         self._all_read = False
         # Why no further command is answered; empty while they are.
@@ -104,8 +120,10 @@ class POP3(pop3.POP3):
         """What qmail-popup greets with, but for the angle brackets.
 
         They would promise APOP (RFC 1939, section 7), and clients such as curl then insist on it.
+        Who may speak for others is told so, as by Dovecot.
         """
-        return b"%d.%d@%b" % (
+        return b"%b%d.%d@%b" % (
+            b"[XCLIENT] " if self._trusts(self._session.neighbour) else b"",
             os.getpid(),
             int(self._clock.seconds()),
             self._hostname.encode("ascii", "replace"),
@@ -213,20 +231,23 @@ class POP3(pop3.POP3):
         self.transport.loseConnection()
 
     def listCapabilities(self) -> list[bytes]:
-        return [
-            b"TOP",
-            b"USER",
-            b"UIDL",
-            b"RESP-CODES",
-            b"AUTH-RESP-CODE",
-            b"PIPELINING",
-            b"EXPIRE NEVER",
-            b"IMPLEMENTATION qmailldap-" + qmailldap.__version__.encode("ascii"),
-        ]
+        """Before the login, what every kind of member keeps: one may go on with the session."""
+        of_all = [b"TOP", b"USER", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"]
+        if self.mbox is None:
+            return of_all
+        version = qmailldap.__version__.encode("ascii")
+        return [*of_all, b"EXPIRE NEVER", b"IMPLEMENTATION qmailldap-" + version]
 
     def do_CAPA(self) -> None:
         lines = [b"+OK ", *self.listCapabilities(), b".", b""]
         self.transport.write(b"\r\n".join(lines))
+
+    def do_XCLIENT(self, *words: bytes) -> None:
+        # Asked at each one, as the neighbour behind a proxy is known only by then.
+        if not self._trusts(self._session.neighbour):
+            raise CommandRefused(b"authorization first")
+        self._session.introduced(parse_xclient(words))
+        self.successResponse(b"")
 
     def do_USER(self, user: bytes, *words: bytes) -> None:
         name = b" ".join((user, *words)).lstrip(b" ")
@@ -244,7 +265,7 @@ class POP3(pop3.POP3):
     async def _log_in(self, user: bytes, password: bytes) -> None:
         self._login = self.authenticateUserPASS(user, password)
         try:
-            _, maildrop, logout = await self._login
+            interface, avatar, logout = await self._login
         except CancelledError:
             if not self._ended:
                 raise
@@ -260,28 +281,41 @@ class POP3(pop3.POP3):
         else:
             if self._ended:
                 logout()
+            elif interface is IMaildrop:
+                self._open(user, avatar, logout)
             else:
-                self.mbox, self._onLogout = maildrop, logout
-                self._session.logged_in(user, *maildrop.dropListing())
-                self.successResponse(b"")
+                self._forward(user, avatar)
         finally:
             self._login = None
+
+    def _open(self, user: bytes, maildrop: Any, logout: Callable[[], None]) -> None:
+        self.mbox, self._onLogout = maildrop, logout
+        self._session.logged_in(user, *maildrop.dropListing())
+        self.successResponse(b"")
+
+    def _forward(self, user: bytes, session: IForwardedSession) -> None:
+        """Leave client and connection, with all that was not answered yet, to the session."""
+        self._session.forwarded(user, session)
+        self._ended = "forwarded"
+        self.setTimeout(None)
+        self._flow.leave()
+        ended = partial(self._session.relayed, session.mail_host)
+        self.hand_over(session.join(self._lines.take_all(), self._all_read, ended))
 
     def _login_refused(self, user: bytes, refused: LoginRefused) -> None:
         self._session.refused(user, refused)
         if self._ended:
             return
-        shown = refused.shown.outcome
-        self.failResponse(f"[{shown.code}] {shown.text}".encode("ascii"))
+        self.failResponse(refused.answer)
         if self._session.failed_logins >= self._limits.failed_logins:
             self._ended = "failed-logins"
             self._hang_up()
 
-    def authenticateUserPASS(
-        self, user: bytes, password: bytes
-    ) -> Deferred[tuple[type[IMaildrop], Any, Callable[[], None]]]:
-        login = self.portal.login(UsernamePassword(user, password), None, IMaildrop)
-        return cast("Deferred[tuple[type[IMaildrop], Any, Callable[[], None]]]", login)
+    def authenticateUserPASS(self, user: bytes, password: bytes) -> Deferred[_Login]:
+        credentials = UsernamePassword(user, password)
+        client = self._session.client(password)
+        login = self.portal.login(credentials, client, IMaildrop, IForwardedSession)
+        return cast("Deferred[_Login]", login)
 
     def do_STAT(self) -> None:
         self.successResponse(b"%d %d" % self.mbox.dropListing())

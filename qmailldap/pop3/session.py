@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 from collections.abc import Callable
 
 import attrs
@@ -9,6 +11,9 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from qmailldap.client import FIRST_TTL, Client
+from qmailldap.interfaces import IForwardedSession, Relayed
+from qmailldap.pop3.xclient import Introduction
 from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused
 
@@ -17,49 +22,112 @@ __all__ = ["Session"]
 _LONGEST_DETAIL = 1000
 
 
+def _new_id() -> str:
+    return base64.urlsafe_b64encode(os.urandom(9)).decode("ascii")
+
+
 @attrs.define
 class Session:
     """One connection: who is at its other end, and what has been done for them.
 
-    ``find_peer`` tells the client's address, and is asked when a line is first to be logged: behind
-    a proxy it is not known before the client has spoken. Octets are those of messages as they are
-    sent, without the lines around them.
+    ``find_peer`` tells the client's address, and is asked when it is first needed: behind a proxy
+    it is not known before the client has spoken. ``id`` names the session in the logs of all
+    members that it passes through. Octets are those of messages as they are sent, without the lines
+    around them.
     """
 
     log: Logger
     find_peer: Callable[[], IAddress]
+    id: str = attrs.field(factory=_new_id)
     user: bytes = b""
     retrieved: int = 0
     octets: int = 0
     failed_logins: int = 0
+    _ttl: int = FIRST_TTL
+    _introduction: Introduction | None = None
     _peer: str | None = None
 
     @property
+    def neighbour(self) -> str:
+        """The address at the other end of the connection; UNIX sockets and the like have none."""
+        return str(getattr(self.find_peer(), "host", None) or "")
+
+    @property
     def peer(self) -> str:
-        """The client's address without its port; UNIX sockets and the like have none."""
+        """The client's address without its port, for the log."""
         if self._peer is None:
-            host = str(getattr(self.find_peer(), "host", None) or "local")
             # A proxy may say anything here.
+            host = self._host or "local"
             self._peer = printable(host.encode("utf-8", "backslashreplace"))
         return self._peer
+
+    @property
+    def _host(self) -> str:
+        said = self._introduction
+        return self.neighbour if said is None or said.host is None else said.host
+
+    def introduced(self, introduction: Introduction) -> None:
+        """Another member has said for whom it speaks, and is believed."""
+        self._introduction = introduction
+        self._peer = None
+        self.id = introduction.session or self.id
+        # One that does not count how often a session is handed on cannot end a loop of members.
+        self._ttl = introduction.ttl or 1
+
+    def client(self, password: bytes) -> Client:
+        """Who wants to log in, for those who speak to others in the client's name."""
+        said = self._introduction
+        if said is None or said.host is None:
+            port = int(getattr(self.find_peer(), "port", 0))
+        else:
+            port = said.port or 0
+        return Client(password=password, host=self._host, port=port, session=self.id, ttl=self._ttl)
 
     def logged_in(self, user: bytes, messages: int, octets: int) -> None:
         self.user = user
         self.log.info(
-            "login user={user} peer={peer} messages={messages} octets={octets}",
+            "login user={user} peer={peer} session={session} messages={messages} octets={octets}",
             user=printable(user),
             peer=self.peer,
+            session=self.id,
             messages=messages,
             octets=octets,
+        )
+
+    def forwarded(self, user: bytes, session: IForwardedSession) -> None:
+        self.user = user
+        self.log.info(
+            "login user={user} peer={peer} session={session} mailhost={mailhost} member={member}",
+            user=printable(user),
+            peer=self.peer,
+            session=self.id,
+            mailhost=printable(session.mail_host.encode("utf-8", "replace")),
+            member=session.member,
+        )
+
+    def relayed(self, mail_host: str, relayed: Relayed) -> None:
+        """A forwarded session has ended."""
+        self.log.info(
+            "logout user={user} peer={peer} session={session} end={end} mailhost={mailhost}"
+            " seconds={seconds:.1f} sent={sent} received={received}",
+            user=printable(self.user),
+            peer=self.peer,
+            session=self.id,
+            end=relayed.end,
+            mailhost=printable(mail_host.encode("utf-8", "replace")),
+            seconds=relayed.seconds,
+            sent=relayed.sent,
+            received=relayed.received,
         )
 
     def refused(self, user: bytes, refused: LoginRefused) -> None:
         self.failed_logins += 1
         self.log.emit(
             refused.refusal.outcome.severity,
-            "refused user={user} peer={peer} reason={reason} detail={detail}",
+            "refused user={user} peer={peer} session={session} reason={reason} detail={detail}",
             user=printable(user),
             peer=self.peer,
+            session=self.id,
             reason=refused.refusal.name.lower().replace("_", "-"),
             # It may quote what a program had to say.
             detail=printable(refused.detail.encode("utf-8", "replace"), _LONGEST_DETAIL),
@@ -67,15 +135,21 @@ class Session:
 
     def abandoned(self, user: bytes) -> None:
         """The client left before its login was judged."""
-        self.log.info("abandoned user={user} peer={peer}", user=printable(user), peer=self.peer)
+        self.log.info(
+            "abandoned user={user} peer={peer} session={session}",
+            user=printable(user),
+            peer=self.peer,
+            session=self.id,
+        )
 
     def logged_out(self, how: str, deleted: int, left: int) -> None:
         """``how`` is quit, or what ended the session instead: nothing is deleted then."""
         self.log.info(
-            "logout user={user} peer={peer} end={end} retrieved={retrieved} octets={octets}"
-            " deleted={deleted} left={left}",
+            "logout user={user} peer={peer} session={session} end={end} retrieved={retrieved}"
+            " octets={octets} deleted={deleted} left={left}",
             user=printable(self.user),
             peer=self.peer,
+            session=self.id,
             end=how,
             retrieved=self.retrieved,
             octets=self.octets,
@@ -88,28 +162,31 @@ class Session:
     ) -> None:
         """A fault of this program, with its traceback: by default of the exception at hand."""
         self.log.failure(
-            "failed what={what} user={user} peer={peer}",
+            "failed what={what} user={user} peer={peer} session={session}",
             failure,
             what=what,
             user=printable(self.user if user is None else user),
             peer=self.peer,
+            session=self.id,
         )
 
     def not_updated(self, problem: str) -> None:
         """QUIT could not do its work; nothing was lost, and the client was told."""
         self.log.warn(
-            "update user={user} peer={peer} problem={problem}",
+            "update user={user} peer={peer} session={session} problem={problem}",
             user=printable(self.user),
             peer=self.peer,
+            session=self.id,
             problem=printable(problem.encode("utf-8", "replace")),
         )
 
     def message_failed(self, uid: bytes, problem: str) -> None:
         """A message could not be opened, or not be sent to its end."""
         self.log.warn(
-            "message user={user} peer={peer} uid={uid} problem={problem}",
+            "message user={user} peer={peer} session={session} uid={uid} problem={problem}",
             user=printable(self.user),
             peer=self.peer,
+            session=self.id,
             uid=printable(uid),
             problem=printable(problem.encode("utf-8", "replace")),
         )

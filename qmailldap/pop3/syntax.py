@@ -31,6 +31,8 @@ COMMANDS = {
     b"USER": Syntax(True, False, 1, sys.maxsize),
     b"PASS": Syntax(True, False, 1, sys.maxsize),
     b"CAPA": Syntax(True, True),
+    # Only those who are trusted need know that there is such a command.
+    b"XCLIENT": Syntax(True, False, 0, sys.maxsize),
     b"NOOP": Syntax(True, True),
     b"QUIT": Syntax(True, True),
     b"STAT": Syntax(False, True),

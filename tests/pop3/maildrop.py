@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.mail.pop3 import IMailbox
 from zope.interface import Interface, implementer
 
-from qmailldap.interfaces import IMaildrop, IStoredMessage
+from qmailldap.interfaces import IForwardedSession, IMaildrop, IStoredMessage
 from qmailldap.pop3 import POP3, Limits, POP3Factory
 
 PASSWORD = b"pass word"
@@ -110,16 +110,25 @@ class Maildrop:
 
 @implementer(IRealm)
 class Realm:
-    """Gives the one maildrop; ``held`` may be a Deferred that keeps a login waiting."""
+    """Gives the one maildrop, or the forwarded ``session`` where there is one.
+
+    ``held`` may be a Deferred that keeps a login waiting.
+    """
 
     def __init__(self, maildrop: Maildrop) -> None:
         self.maildrop = maildrop
+        self.session: Any = None
+        self.mind: Any = None
         self.held: Any = None
 
     def requestAvatar(self, avatarId: object, mind: object, *interfaces: type[Interface]) -> Any:
-        (interface,) = interfaces
+        self.mind = mind
+        interface = interfaces[0]
         assert IMaildrop.isOrExtends(interface), interface
-        answer = (interface, self.maildrop, self.maildrop.close)
+        answer: tuple[Any, ...] = (interface, self.maildrop, self.maildrop.close)
+        if self.session is not None:
+            assert IForwardedSession in interfaces, interfaces
+            answer = (IForwardedSession, self.session, self.session.close)
         return answer if self.held is None else self.held.addCallback(lambda _: answer)
 
 
@@ -153,16 +162,25 @@ class Transport(StringTransport):
 class Server:
     """A POP3 session of ours with its client, for tests."""
 
-    def __init__(self, *messages: Any, limits: Limits | None = None, stock: bool = False) -> None:
+    def __init__(
+        self, *messages: Any, limits: Limits | None = None, trusted: Sequence[str] = ()
+    ) -> None:
         self.maildrop = Maildrop(*messages)
         self.realm = Realm(self.maildrop)
         checker = InMemoryUsernamePasswordDatabaseDontUse(joe=PASSWORD)
         self.portal = Portal(self.realm, [checker])
         self.clock = Clock()
         self.transport = Transport()
-        factory = POP3Factory(self.portal, "mail.example.org", self.clock, limits or Limits())
-        self.protocol: POP3 = factory.buildProtocol(None)
-        self.protocol.makeConnection(self.transport)
+        factory = POP3Factory(
+            self.portal,
+            "mail.example.org",
+            self.clock,
+            limits or Limits(),
+            trusts=trusted.__contains__,
+        )
+        self.connection: Any = factory.buildProtocol(None)
+        self.protocol: POP3 = self.connection._speaker
+        self.connection.makeConnection(self.transport)
         self.greeting = self.answers()
 
     def answers(self) -> bytes:
@@ -173,7 +191,7 @@ class Server:
 
     def say(self, octets: bytes) -> bytes:
         """Send these octets, give the clock a few turns, and return the answer."""
-        self.protocol.dataReceived(octets)
+        self.connection.dataReceived(octets)
         self.turn()
         return self.answers()
 

@@ -46,11 +46,12 @@ class BeforeLoginTests(SynchronousTestCase):
                 b"RESP-CODES",
                 b"AUTH-RESP-CODE",
                 b"PIPELINING",
-                b"EXPIRE",
-                b"IMPLEMENTATION",
             ],
         )
-        self.assertIn(b"EXPIRE NEVER", capabilities)
+
+    def test_capa_tells_more_once_it_is_known_who_serves(self) -> None:
+        answer = Server().log_in().say(b"CAPA\r\n")
+        self.assertIn(b"\r\nPIPELINING\r\nEXPIRE NEVER\r\nIMPLEMENTATION qmailldap-", answer)
 
     def test_commands_of_a_session_want_a_login_first(self) -> None:
         for command in (
@@ -138,7 +139,7 @@ class BeforeLoginTests(SynchronousTestCase):
         held: Deferred[None] = Deferred()
         server.realm.held = held
         server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
-        server.protocol.connectionLost(Failure(ConnectionDone()))
+        server.connection.connectionLost(Failure(ConnectionDone()))
         self.assertTrue(held.called)
         self.assertIsNone(server.protocol.mbox)
         self.assertEqual(server.clock.getDelayedCalls(), [])
@@ -148,7 +149,7 @@ class BeforeLoginTests(SynchronousTestCase):
         held: Deferred[None] = Deferred(lambda deferred: deferred.callback(None))
         server.realm.held = held
         server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
-        server.protocol.connectionLost(Failure(ConnectionDone()))
+        server.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(server.maildrop.closed, 1)
         self.assertEqual(server.clock.getDelayedCalls(), [])
 
@@ -211,12 +212,12 @@ class SessionTests(SynchronousTestCase):
 
     def test_a_small_message_leaves_in_one_write(self) -> None:
         server = self.server()
-        server.protocol.dataReceived(b"RETR 1\r\n")
+        server.connection.dataReceived(b"RETR 1\r\n")
         self.assertEqual(server.transport.writes, [b"+OK \r\none\r\n.\r\n"])
 
     def test_the_first_chunk_of_a_big_message_leaves_with_the_response(self) -> None:
         server = self.server([b"a" * 65536, b"b" * 10])
-        server.protocol.dataReceived(b"RETR 1\r\n")
+        server.connection.dataReceived(b"RETR 1\r\n")
         self.assertTrue(server.transport.writes[0].startswith(b"+OK \r\naaaa"))
         self.assertEqual(server.transport.writes[1], b"b" * 10 + b"\r\n.\r\n")
 
@@ -304,7 +305,7 @@ class SessionTests(SynchronousTestCase):
     def test_only_quit_updates(self) -> None:
         server = self.server()
         server.say(b"DELE 1\r\n")
-        server.protocol.connectionLost(Failure(ConnectionDone()))
+        server.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual((server.maildrop.synced, server.maildrop.closed), (0, 1))
 
     def test_a_client_that_leaves_after_quit_gets_its_update(self) -> None:
@@ -312,7 +313,7 @@ class SessionTests(SynchronousTestCase):
         updated: Deferred[int] = Deferred()
         server.maildrop.sync_result = lambda: updated
         server.say(b"DELE 1\r\nQUIT\r\n")
-        server.protocol.connectionLost(Failure(ConnectionDone()))
+        server.connection.connectionLost(Failure(ConnectionDone()))
         updated.callback(0)
         self.assertEqual(server.maildrop.synced, 1)
 
@@ -324,7 +325,7 @@ class FlowTests(SynchronousTestCase):
     def test_commands_in_pieces_of_one_octet_are_answered(self) -> None:
         server = Server(b"one\n")
         for octet in b"USER joe\r\nPASS " + PASSWORD + b"\r\nRETR 1\r\nQUIT\r\n":
-            server.protocol.dataReceived(bytes([octet]))
+            server.connection.dataReceived(bytes([octet]))
         self.assertEqual(server.answers(), b"+OK \r\n+OK \r\n+OK \r\none\r\n.\r\n+OK \r\n")
 
     def test_a_bare_lf_ends_a_command(self) -> None:
@@ -343,7 +344,7 @@ class FlowTests(SynchronousTestCase):
 
     def test_other_sessions_have_their_turn_between_many_commands(self) -> None:
         server = Server(limits=Limits(turn=10))
-        server.protocol.dataReceived(b"NOOP\r\n" * 25)
+        server.connection.dataReceived(b"NOOP\r\n" * 25)
         self.assertEqual(server.answers(), b"+OK \r\n" * 10)
         server.clock.advance(0)
         self.assertEqual(server.answers(), b"+OK \r\n" * 15)
@@ -379,7 +380,7 @@ class FlowTests(SynchronousTestCase):
             server.transport.producer.pauseProducing()
 
         server.transport.write = write_and_fill_up  # type: ignore[method-assign]
-        server.protocol.dataReceived(b"RETR 1\r\n")
+        server.connection.dataReceived(b"RETR 1\r\n")
         for expected in (1, 2, 3, 4):
             self.assertEqual(len(writes), expected)
             server.transport.producer.resumeProducing()
@@ -387,7 +388,7 @@ class FlowTests(SynchronousTestCase):
 
     def test_a_long_listing_is_sent_in_pieces_as_the_client_reads(self) -> None:
         server = Server(*[b"x"] * 1000, limits=Limits(chunk=1000)).log_in()
-        server.protocol.dataReceived(b"UIDL\r\n")
+        server.connection.dataReceived(b"UIDL\r\n")
         writes = server.transport.writes
         self.assertGreater(len(writes), 5)
         self.assertLess(max(map(len, writes)), 1100)
@@ -403,7 +404,7 @@ class FlowTests(SynchronousTestCase):
                 server.transport.producer.pauseProducing()
                 chunk.callback(b"b" * 65536)
                 chunk = succeed(b"")
-            server.protocol.connectionLost(Failure(ConnectionDone()))
+            server.connection.connectionLost(Failure(ConnectionDone()))
             if not chunk.called:
                 chunk.callback(b"b")
             self.assertTrue(server.maildrop.opened[0].closed)
@@ -424,7 +425,7 @@ class FlowTests(SynchronousTestCase):
         server = Server()
         for _ in range(12):
             server.clock.advance(100)
-            server.protocol.dataReceived(b"x")
+            server.connection.dataReceived(b"x")
         self.assertTrue(server.transport.aborted)
 
     def test_a_client_that_stops_reading_is_let_go(self) -> None:
@@ -471,7 +472,7 @@ class FlowTests(SynchronousTestCase):
         server = Server(b"one\n", [b".\r", b"\n."], b"")
         for piece in pieces:
             server.say(piece)
-        server.protocol.connectionLost(Failure(ConnectionDone()))
+        server.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(server.clock.getDelayedCalls(), [])
         self.assertTrue(all(message.closed for message in server.maildrop.opened))
@@ -490,7 +491,7 @@ class HalfCloseTests(SynchronousTestCase):
         held: Deferred[None] = Deferred()
         server.realm.held = held
         server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\nSTAT\r\nRETR 1\r\nST")
-        server.protocol.readConnectionLost()
+        server.connection.readConnectionLost()
         self.assertFalse(server.transport.disconnecting)
         held.callback(None)
         server.turn()
@@ -500,14 +501,14 @@ class HalfCloseTests(SynchronousTestCase):
 
     def test_a_quit_before_it_updates(self) -> None:
         server = Server(b"one\n").log_in()
-        server.protocol.dataReceived(b"DELE 1\r\nQUIT\r\n")
-        server.protocol.readConnectionLost()
+        server.connection.dataReceived(b"DELE 1\r\nQUIT\r\n")
+        server.connection.readConnectionLost()
         self.assertEqual(server.answers(), b"+OK \r\n+OK \r\n")
         self.assertEqual(server.maildrop.synced, 1)
 
     def test_with_nothing_asked_the_connection_is_closed_at_once(self) -> None:
         server = Server(b"one\n").log_in()
-        server.protocol.readConnectionLost()
+        server.connection.readConnectionLost()
         self.assertTrue(server.transport.disconnecting)
         self.assertEqual(server.maildrop.synced, 0)
 
@@ -536,8 +537,8 @@ class LargeMailboxTests(SynchronousTestCase):
             gc.disable()
             try:
                 session = weakref.ref(server.protocol)
-                server.protocol.connectionLost(Failure(ConnectionDone()))
-                del server.protocol, server.transport.producer
+                server.connection.connectionLost(Failure(ConnectionDone()))
+                del server.protocol, server.connection, server.transport.producer
                 self.assertIsNone(session(), farewell)
             finally:
                 gc.enable()
@@ -561,6 +562,7 @@ class LogTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.server = Server(b"one\n", b"three\n")
         self.events: list[str] = []
+        self.server.protocol._session.id = "S1"
         self.server.protocol._session.log = Logger(
             namespace="test",
             observer=lambda event: self.events.append(formatEvent(event)),  # type: ignore[arg-type]
@@ -568,17 +570,14 @@ class LogTests(SynchronousTestCase):
 
     def test_a_session_leaves_a_line_at_its_login_and_at_its_end(self) -> None:
         self.server.log_in().say(b"RETR 2\r\nDELE 1\r\nQUIT\r\n")
-        self.assertEqual(
-            self.events,
-            [
-                "login user=joe peer=192.168.1.1 messages=2 octets=10",
-                "logout user=joe peer=192.168.1.1 end=quit retrieved=1 octets=7 deleted=1 left=1",
-            ],
-        )
+        login, logout = self.events
+        client = "user=joe peer=192.168.1.1 session=S1"
+        self.assertEqual(login, f"login {client} messages=2 octets=10")
+        self.assertEqual(logout, f"logout {client} end=quit retrieved=1 octets=7 deleted=1 left=1")
 
     def test_a_session_that_breaks_off_has_deleted_nothing(self) -> None:
         self.server.log_in().say(b"DELE 1\r\n")
-        self.server.protocol.connectionLost(Failure(ConnectionDone()))
+        self.server.connection.connectionLost(Failure(ConnectionDone()))
         self.assertIn("end=disconnected", self.events[-1])
         self.assertIn("deleted=0 left=2", self.events[-1])
 
@@ -587,16 +586,15 @@ class LogTests(SynchronousTestCase):
             LoginRefused(Refusal.RECORD_INCORRECT, "qmailUID is x", shown=Refusal.WRONG_CREDENTIALS)
         )
         self.server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
-        self.assertEqual(
-            self.events,
-            ['refused user=joe peer=192.168.1.1 reason=record-incorrect detail="qmailUID is x"'],
-        )
+        (line,) = self.events
+        client = "user=joe peer=192.168.1.1 session=S1"
+        self.assertEqual(line, f'refused {client} reason=record-incorrect detail="qmailUID is x"')
 
     def test_a_client_that_leaves_before_it_is_judged_is_a_line(self) -> None:
         self.server.realm.held = Deferred()
         self.server.say(b"USER joe\r\nPASS " + PASSWORD + b"\r\n")
-        self.server.protocol.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(self.events, ["abandoned user=joe peer=192.168.1.1"])
+        self.server.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.events, ["abandoned user=joe peer=192.168.1.1 session=S1"])
 
     def test_the_peer_is_not_asked_for_before_the_client_has_spoken(self) -> None:
         # A proxy's header comes after the connection is made.
@@ -607,12 +605,16 @@ class LogTests(SynchronousTestCase):
     def test_a_message_that_cannot_be_opened_is_a_line(self) -> None:
         self.server.maildrop.gone.add(0)
         self.server.log_in().say(b"RETR 1\r\n")
-        self.assertEqual(self.events[1], "message user=joe peer=192.168.1.1 uid=uid-0 problem=gone")
+        self.assertEqual(
+            self.events[1], "message user=joe peer=192.168.1.1 session=S1 uid=uid-0 problem=gone"
+        )
 
     def test_an_update_that_fails_is_a_line(self) -> None:
         self.server.maildrop.sync_result = lambda: fail(OSError("no disk"))
         self.server.log_in().say(b"QUIT\r\n")
-        self.assertEqual(self.events[1], 'update user=joe peer=192.168.1.1 problem="no disk"')
+        self.assertEqual(
+            self.events[1], 'update user=joe peer=192.168.1.1 session=S1 problem="no disk"'
+        )
 
     def test_a_proxy_cannot_forge_a_line(self) -> None:
         self.server.transport.peerAddr = IPv4Address("TCP", "9.9.9.9\x1b\nlogin", 1)

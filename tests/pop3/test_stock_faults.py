@@ -28,7 +28,7 @@ class StockServer(Server):
 
         self.transport = type(self.transport)()
         protocol: Any = Stock()
-        self.protocol = protocol
+        self.connection = self.protocol = protocol
         protocol.portal = self.portal
         protocol.factory = type("Factory", (), {"noisy": False})()
         protocol.makeConnection(self.transport)

@@ -1,0 +1,210 @@
+"""Logging in on the member that keeps the mail, in the client's name."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol
+from zope.interface import implementer
+
+from qmailldap.account import Account
+from qmailldap.client import Client
+from qmailldap.cluster import Cluster, Member
+from qmailldap.forward.addresses import Addresses
+from qmailldap.forward.dialing import dial
+from qmailldap.forward.dialogue import Dialogue, MemberRefused, MemberTrouble
+from qmailldap.forward.limits import ForwardLimits
+from qmailldap.forward.machines import Greeted, Machines, Unreachable
+from qmailldap.forward.relay import Relay
+from qmailldap.forward.tls import ClusterTLS
+from qmailldap.interfaces import IForwardedSession, Relayed
+from qmailldap.printable import printable
+from qmailldap.refusal import LoginRefused, Refusal
+
+__all__ = ["ForwardedSession", "Forwarder"]
+
+_XCLIENT = b"[XCLIENT]"
+
+
+@implementer(IForwardedSession)
+class ForwardedSession:
+    """A session that has been logged in on a member; ``answer`` is what it said to PASS."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        limits: ForwardLimits,
+        mail_host: str,
+        greeted: Greeted,
+        answer: bytes,
+    ) -> None:
+        self.mail_host = mail_host
+        self.member = greeted.where
+        self._reactor = reactor
+        self._limits = limits
+        self._dialogue: Dialogue | None = greeted.dialogue
+        self._answer = answer
+
+    def join(self, unread: bytes, all_read: bool, ended: Callable[[Relayed], None]) -> IProtocol:
+        dialogue, self._dialogue = self._dialogue, None
+        assert dialogue is not None, "a session is joined once"
+        relay = Relay(
+            self._reactor,
+            ended,
+            to_client=b"+OK " + self._answer + b"\r\n" + dialogue.take_unread(),
+            to_member=unread,
+            client_ended=all_read,
+            idle=self._limits.idle,
+            linger=self._limits.linger,
+        )
+        dialogue.connection.hand_over(relay.member)
+        return relay.client
+
+    def close(self) -> None:
+        """Log out, unless the session has been joined: then its two ends see to that."""
+        dialogue, self._dialogue = self._dialogue, None
+        if dialogue is not None:
+            dialogue.hang_up()
+
+
+class Forwarder:
+    """The way to all other members; ``reactor`` connects, resolves names and has a clock."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        cluster: Cluster,
+        tls: ClusterTLS,
+        limits: ForwardLimits = ForwardLimits(),  # noqa: B008  # frozen
+    ) -> None:
+        self._reactor = reactor
+        self._cluster = cluster
+        self._tls = tls
+        self._limits = limits
+        self._addresses = Addresses(reactor, reactor.nameResolver)
+        self._machines = Machines(reactor, self._dial, limits)
+        self._under_way: Counter[bytes] = Counter()
+
+    async def log_in(self, account: Account, client: Client) -> ForwardedSession:
+        """Log the client in on the member that keeps the account's mail.
+
+        Raises `LoginRefused`: MEMBER_REFUSED with what the member has to say to PASS, and
+        MAILHOST_UNREACHABLE for everything else that keeps the session from being forwarded.
+        """
+        assert account.mail_host is not None
+        member = self._cluster.member(account.mail_host)
+        self._check(member, account.login, client)
+        self._under_way[account.login] += 1
+        try:
+            return await self._log_in(member, account.login, client)
+        except (MemberTrouble, Unreachable) as trouble:
+            raise _unreachable(member, str(trouble)) from None
+        finally:
+            self._under_way[account.login] -= 1
+            if not self._under_way[account.login]:
+                del self._under_way[account.login]
+
+    def _check(self, member: Member, login: bytes, client: Client) -> None:
+        """Whether the session may be forwarded at all. Raises `LoginRefused`."""
+        if client.ttl <= 1:
+            raise _unreachable(member, "the session was forwarded too often already")
+        if self._under_way[login] >= self._limits.same_login:
+            raise _unreachable(
+                member,
+                f"{self._limits.same_login} logins of this name are under way there:"
+                " do members forward to each other?",
+            )
+        if self._under_way.total() >= self._limits.logins:
+            raise _unreachable(member, f"{self._limits.logins} logins are under way at members")
+        if any(octet in login + client.password for octet in b"\0\r\n"):
+            raise _unreachable(member, "name or password cannot stand on a line")
+
+    async def _log_in(self, member: Member, login: bytes, client: Client) -> ForwardedSession:
+        greeted = await self._reach(member)
+        dialogue = greeted.dialogue
+        try:
+            answer = await self._converse(member, greeted, login, client)
+        except MemberTrouble as trouble:
+            dialogue.hang_up()
+            raise MemberTrouble(f"{greeted.where} {trouble}") from None
+        except BaseException:
+            dialogue.hang_up()
+            raise
+        return ForwardedSession(self._reactor, self._limits, member.mail_host, greeted, answer)
+
+    async def _reach(self, member: Member) -> Greeted:
+        deadline = self._reactor.seconds() + self._limits.reach
+        addresses = await self._addresses.of(member.host)
+        if not addresses:
+            raise Unreachable(f"{printable(member.host.encode('utf-8', 'replace'))} has no address")
+        return await self._machines.first_to_greet(addresses, member.port, deadline)
+
+    def _dial(self, address: str, port: int, limit: float) -> Deferred[Dialogue]:
+        dialled = dial(self._reactor, self._tls.problem, address, port, limit)
+        return dialled.addCallback(self._refuse_ourselves)
+
+    def _refuse_ourselves(self, dialogue: Dialogue) -> Dialogue:
+        near, far = dialogue.transport.getHost(), dialogue.transport.getPeer()
+        if self._cluster.is_ourselves(near, far):
+            dialogue.hang_up()
+            raise Unreachable("is this server itself")
+        return dialogue
+
+    async def _converse(
+        self, member: Member, greeted: Greeted, login: bytes, client: Client
+    ) -> bytes:
+        """All that is said up to PASS; gives the answer to that."""
+        dialogue, limit = greeted.dialogue, self._limits.answer
+        if self._tls.wanted:
+            await self._secure(member, dialogue)
+        try:
+            if greeted.greeting.startswith(_XCLIENT):
+                await dialogue.ask(b"XCLIENT", _introduction(client), limit=limit)
+            await dialogue.ask(b"USER", login, limit=limit)
+        except MemberRefused as refused:
+            raise MemberTrouble(f"wants no login: {refused}") from None
+        try:
+            return await dialogue.ask(b"PASS", client.password, limit=self._limits.password)
+        except MemberRefused as refused:
+            shown = "its answer holds the password" if client.password in refused.text else refused
+            raise LoginRefused(
+                Refusal.MEMBER_REFUSED, f"{member}, {greeted.where}: {shown}", answer=refused.text
+            ) from None
+
+    async def _secure(self, member: Member, dialogue: Dialogue) -> None:
+        try:
+            context = self._tls.context(member.mail_host)
+            await dialogue.ask(b"STLS", limit=self._limits.answer)
+        except ValueError as error:
+            raise MemberTrouble(f"has no name to be known by: {error}") from None
+        except MemberRefused as refused:
+            if self._tls.required:
+                raise MemberTrouble(f"speaks no TLS: {refused}") from None
+        else:
+            dialogue.start_tls(context)
+
+
+def _unreachable(member: Member, why: str) -> LoginRefused:
+    return LoginRefused(Refusal.MAILHOST_UNREACHABLE, f"{member}: {why}")
+
+
+def _introduction(client: Client) -> bytes:
+    """Who the client is, as the arguments of XCLIENT."""
+    words = []
+    try:
+        address = ipaddress.ip_address(client.host.partition("%")[0])
+    except ValueError:
+        pass  # It came by a UNIX socket.
+    else:
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        words.append(f"ADDR={mapped or address}")
+        if client.port:
+            words.append(f"PORT={client.port}")
+    if client.session:
+        words.append(f"SESSION={client.session}")
+    words.append(f"TTL={client.ttl - 1}")
+    return " ".join(words).encode("ascii")

@@ -1,0 +1,42 @@
+"""How long a member may take, and how much may be under way at members."""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["ForwardLimits"]
+
+
+@attrs.frozen(kw_only=True)
+class ForwardLimits:
+    """The limits of forwarded sessions, in seconds unless they are counts.
+
+    Those that somebody can meet are in the administrator's guide.
+    """
+
+    reach: float = 30.0
+    """until a machine of the member has greeted, whatever is tried meanwhile; as the original's"""
+
+    stagger: float = 0.25
+    """until the next address is tried beside one that does not answer (RFC 8305, section 5)"""
+
+    answer: float = 10.0
+    """for each answer before PASS, as in the original"""
+
+    password: float = 120.0
+    """for the answer to PASS: the member asks its directory, and may have to make a home"""
+
+    down: float = 5.0
+    """for which a machine that does not greet is left alone"""
+
+    same_login: int = 5
+    """logins of one name under way at members; more are members that forward to each other"""
+
+    logins: int = 1000
+    """logins of all names under way at members"""
+
+    idle: float = 31 * 60.0
+    """without an octet either way until a joined session is ended (reference.md, "auth_pop")"""
+
+    linger: float = 60.0
+    """for the other side to end once one has ended"""
