@@ -1,4 +1,4 @@
-"""The CPU time of a server's processes, as Linux counts it in /proc (proc_pid_stat(5))."""
+"""CPU times as Linux counts them in /proc (proc_pid_stat(5), proc_stat(5))."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Usage", "usage"]
+__all__ = ["Usage", "machine", "usage"]
 
 _PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -43,6 +43,14 @@ def usage(leader: int) -> Usage:
         }
     ticks = [each.ticks for each in processes if each.pid in family]
     return Usage(len(ticks), sum(ticks) / _PER_SECOND)
+
+
+def machine() -> float:
+    """Seconds that all processors together were not idle, those taken by other machines too."""
+    with open("/proc/stat", encoding="ascii") as file:
+        fields = file.readline().split()[1:9]
+    user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) / _PER_SECOND
 
 
 def _all() -> Iterator[_Process]:

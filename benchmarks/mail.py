@@ -8,16 +8,30 @@ from __future__ import annotations
 
 import random
 
-__all__ = ["MESSAGES", "PASSWORD", "file_name", "login", "message"]
+__all__ = [
+    "MESSAGES",
+    "PASSWORD",
+    "TRANSFERS",
+    "file_name",
+    "login",
+    "mailbox",
+    "message",
+    "number_of",
+    "on_the_wire",
+]
 
 MESSAGES = 5
-"""Messages in each mailbox, all of them in cur/: a poll finds nothing new and changes nothing."""
+"""Messages in each usual mailbox, all of them in cur/: a poll finds nothing new, changes nothing.
+"""
 
 PASSWORD = "a-password-of-usual-length"
 
+TRANSFERS = "transfers"
+"""The site whose mailboxes hold two messages of one megabyte instead."""
+
 _SMALLEST, _LARGEST = 1024, 8 * 1024
+_MEGABYTE = 1_000_000
 _LINE = b"All work and no play makes a dull boy, and then some more words to fill it.\n"
-_FILLING = _LINE * (_LARGEST // len(_LINE) + 1)
 
 
 def login(site: str, number: int) -> str:
@@ -25,17 +39,40 @@ def login(site: str, number: int) -> str:
     return f"{site}-{number}"
 
 
+def number_of(user: str) -> tuple[str, int]:
+    """The site and the number of a login."""
+    site, _, number = user.rpartition("-")
+    return site, int(number)
+
+
+def mailbox(site: str, number: int) -> list[bytes]:
+    """All messages of a user, with LF line ends."""
+    if site == TRANSFERS:
+        return [_filled(site, number, index, _MEGABYTE) for index in range(2)]
+    return [message(site, number, index) for index in range(MESSAGES)]
+
+
 def message(site: str, number: int, index: int) -> bytes:
     """What a user's message of that index (from 0) holds, with LF line ends: 1 to 8 KB.
 
     Its size depends on the user's number and the index alone: every site has the same.
     """
-    header = b"To: %s@example.org\nSubject: message %d\n\n" % (login(site, number).encode(), index)
     size = random.Random(f"{number} {index}").randint(_SMALLEST, _LARGEST)
-    return header + _FILLING[: size - len(header) - 1] + b"\n"
+    return _filled(site, number, index, size)
+
+
+def on_the_wire(text: bytes) -> bytes:
+    """A message as it is sent, without the line of a dot that ends it."""
+    return text.replace(b"\n", b"\r\n")
 
 
 def file_name(index: int, size: int) -> str:
     """The message's name in cur/, of a kind that qmail gives; every second one tells the size."""
     tag = f",S={size}" if index % 2 else ""
     return f"{1700000000 + index}.{4000 + index}.mx1.example.org{tag}:2,"
+
+
+def _filled(site: str, number: int, index: int, size: int) -> bytes:
+    header = b"To: %s@example.org\nSubject: message %d\n\n" % (login(site, number).encode(), index)
+    filling = _LINE * (size // len(_LINE) + 1)
+    return header + filling[: size - len(header) - 1] + b"\n"

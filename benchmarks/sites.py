@@ -7,33 +7,21 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
-import socket
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
 
-from benchmarks.mail import MESSAGES, PASSWORD, file_name, login, message
-from tests.integration.ports import HOST, unused_port
-from tests.integration.processes import Child, run, wait_until
-from tests.integration.server import PROJECT, TWISTD, environment, write_control
-from tests.integration.slapd import SERVICE_DN, SERVICE_PASSWORD, Slapd
-from tests.integration.users import SUFFIX, qmail_user, ssha_value
+from benchmarks.mail import MESSAGES, file_name, message
+from benchmarks.servers import OurServer, user_entry
+from tests.integration.server import PROJECT
 
-__all__ = ["FEW_OWNERS", "Configuration", "DirectoryServer", "Failure", "Site", "configurations"]
+__all__ = ["FEW_OWNERS", "Configuration", "Site", "configurations", "make_home"]
 
 FEW_OWNERS = 50
 """Fewer than the 64 processes that a server keeps by default: every owner's may stay."""
 
 _FIRST_OWNER = 20000
-_START_LIMIT = 30.0
-_FAULT = re.compile(r"Traceback \(most recent call last\)|Unhandled [Ee]rror")
-
-
-class Failure(Exception):
-    """A measurement that came to nothing, with a text for people."""
 
 
 @attrs.frozen
@@ -102,38 +90,29 @@ def configurations(before: Path, owners: int) -> tuple[Configuration, ...]:
     )
 
 
-class DirectoryServer(Slapd):
-    """The directory of all sites."""
-
-    @property
-    def pid(self) -> int:
-        assert self._child is not None
-        return self._child.pid
-
-
-class Site:
+class Site(OurServer):
     """One configuration with its users, their mail and its server, all below ``directory``."""
 
-    def __init__(self, configuration: Configuration, directory: Path, users: int) -> None:
-        self.configuration = configuration
-        self.name = configuration.name
-        self.port = unused_port()
-        self._directory = directory
-        self._log = directory / "server.log"
+    def __init__(
+        self, configuration: Configuration, directory: Path, ldapserver: str, users: int
+    ) -> None:
+        super().__init__(
+            configuration.name,
+            directory,
+            ldapserver,
+            code=configuration.code,
+            twistd=configuration.twistd,
+            options=configuration.server,
+        )
+        self._owners = configuration.owners
         self._users = users
-        self._child: Child | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self._child is not None
-        return self._child.pid
 
     def entries(self) -> str:
         """The users, as LDIF."""
         return "".join(
-            qmail_user(
-                login(self.name, number),
-                ssha_value(PASSWORD),
+            user_entry(
+                self.name,
+                number,
                 {"homeDirectory": str(home), "qmailUID": uid, "qmailGID": gid},
             )
             for number, home, uid, gid in self._homes()
@@ -141,77 +120,31 @@ class Site:
 
     def deliver(self) -> None:
         """Make all homes, which only their owners can look into, with all the mail in cur/."""
-        (self._directory / "run").mkdir(parents=True)
-        (self._directory / "homes").mkdir()
         for number, home, uid, gid in self._homes():
-            maildir = home / "Maildir"
-            paths = [home, maildir, *(maildir / folder for folder in ("tmp", "new", "cur"))]
-            for path in paths:
-                path.mkdir(mode=0o700)
-            for index in range(MESSAGES):
-                content = message(self.name, number, index)
-                file = maildir / "cur" / file_name(index, len(content))
-                file.write_bytes(content)
-                file.chmod(0o600)
-                paths.append(file)
-            for path in paths:
-                os.chown(path, uid, gid)
-
-    async def start(self, ldapserver: str) -> None:
-        """Start the server and wait until it listens."""
-        code = self.configuration.code
-        variables = environment(PYTHONPATH=str(code))
-        rundir = self._directory / "run"
-        # An installed package, or another plugin's path, must not be measured in its place.
-        found = await run(
-            [sys.executable, "-c", "import qmailldap; print(qmailldap.__path__[0])"],
-            _START_LIMIT,
-            environment=variables,
-            directory=rundir,
-        )
-        if found.text.strip() != str(code / "qmailldap"):
-            raise Failure(f"{self.name} would run the code of {found.text.strip()}, not of {code}")
-        control = self._directory / "control"
-        write_control(
-            control,
-            {
-                "ldapserver": ldapserver,
-                "ldapbasedn": SUFFIX,
-                "ldaplogin": SERVICE_DN,
-                "ldappassword": SERVICE_PASSWORD,
-                "ldaplocaldelivery": "0",
-            },
-        )
-        arguments = [
-            *(*TWISTD, "-n", "--pidfile=", *self.configuration.twistd),
-            *("qmailldap-pop3", f"--control={control}"),
-            *(f"--listen=tcp:{self.port}:interface={HOST}", *self.configuration.server),
-        ]
-        self._child = Child(arguments, self._log, environment=variables, directory=rundir)
-        await wait_until(self._accepts, _START_LIMIT, f"the server of {self.name}", self._child)
-
-    async def stop(self) -> None:
-        """End the server, if there is one; kills it where it does not end by itself."""
-        if self._child is not None:
-            await self._child.stop()
-
-    def last_lines(self) -> str:
-        """The end of the server's log."""
-        return self._child.last_lines() if self._child is not None else ""
-
-    def check_log(self) -> None:
-        """Fail if the server has met anything that it did not expect."""
-        log = self._log.read_text("utf-8", "replace")
-        fault = _FAULT.search(log)
-        if fault is not None:
-            raise Failure(f"the log of {self.name} has:\n{log[fault.start() :][:3000]}")
+            contents = (message(self.name, number, index) for index in range(MESSAGES))
+            named = {
+                file_name(index, len(content)): content for index, content in enumerate(contents)
+            }
+            make_home(home, named, uid, gid)
 
     def _homes(self) -> Iterator[tuple[int, Path, int, int]]:
         """Each user's number, home, uid and gid."""
-        owners = self.configuration.owners
         for number in range(self._users):
-            yield number, self._directory / "homes" / str(number), *owners[number % len(owners)]
+            owner = self._owners[number % len(self._owners)]
+            yield number, self.directory / "homes" / str(number), *owner
 
-    def _accepts(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex((HOST, self.port)) == 0
+
+def make_home(home: Path, messages: Mapping[str, bytes], uid: int, gid: int) -> None:
+    """A home and its Maildir, which only the owner can look into; ``messages`` are put in cur/."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    maildir = home / "Maildir"
+    paths = [home, maildir, *(maildir / folder for folder in ("tmp", "new", "cur"))]
+    for path in paths:
+        path.mkdir(mode=0o700)
+    for name, content in messages.items():
+        file = maildir / "cur" / name
+        file.write_bytes(content)
+        file.chmod(0o600)
+        paths.append(file)
+    for path in paths:
+        os.chown(path, uid, gid)
