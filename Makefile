@@ -5,8 +5,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 # What the integration tests start: real servers and real clients.
-PACKAGES = slapd ldap-utils curl fetchmail
-COMMANDS = /usr/sbin/slapd /usr/sbin/slapadd ldapsearch curl fetchmail
+PACKAGES = slapd ldap-utils dovecot-pop3d curl fetchmail
+COMMANDS = /usr/sbin/slapd /usr/sbin/slapadd ldapsearch /usr/lib/dovecot/pop3-login curl fetchmail
+# By this file Debian lets whoever installs a package say that its services are not to be started.
+POLICY = /usr/sbin/policy-rc.d
 
 # Test processes at a time; the integration tests mostly wait for servers to start.
 JOBS ?= 2
@@ -47,6 +49,10 @@ packages:
 	@missing=; for each in $(COMMANDS); do command -v $$each >/dev/null || missing="$$missing $$each"; done; \
 	test -z "$$missing" && exit 0; \
 	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  if ! test -e $(POLICY); then \
+	    trap 'rm -f $(POLICY)' EXIT; trap 'exit 1' HUP INT TERM; \
+	    printf '#!/bin/sh\nexit 101\n' >$(POLICY) && chmod 755 $(POLICY); \
+	  fi; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(PACKAGES); \
 	else \
 	  echo "The integration tests need:$$missing"; \

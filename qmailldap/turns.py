@@ -20,11 +20,15 @@ MOST_WAITING = 20
 
 
 class Turns:
-    """``places`` by name, kept only while somebody holds or awaits one of them."""
+    """``places`` by name, kept only while somebody holds or awaits one of them.
 
-    def __init__(self, clock: IReactorTime, places: int = 1) -> None:
+    ``wait`` is how long somebody does that, in seconds.
+    """
+
+    def __init__(self, clock: IReactorTime, places: int = 1, wait: float = WAIT_LIMIT) -> None:
         self._clock = clock
         self._places = places
+        self._wait = wait
         self._names: dict[str, DeferredSemaphore] = {}
 
     async def take(self, name: str, work: Callable[[], Deferred[T]]) -> T:
@@ -38,7 +42,7 @@ class Turns:
         if len(places.waiting) >= MOST_WAITING * self._places:
             raise Busy(f"{len(places.waiting)} sessions wait for {name}")
         try:
-            await places.acquire().addTimeout(WAIT_LIMIT, self._clock)
+            await places.acquire().addTimeout(self._wait, self._clock)
         except TimeoutError:
             raise Busy(f"{name} was not free in time") from None
         asked: Deferred[T] = Deferred()

@@ -89,7 +89,10 @@ class ManualTests(SynchronousTestCase):
             ("addresses of a name that are tried", f"{MOST_ADDRESSES}"),
             ("what is known of a name", f"{REMEMBERED:g} s"),
             ("a machine that is down is left alone", f"{limits.down:g} s"),
-            ("logins of one name under way at members", f"{limits.same_login}"),
+            (
+                "logins of one name under way at members that do not trust this one",
+                f"{limits.same_login}; more wait for {limits.same_login_wait:g} s",
+            ),
             ("logins under way at members", f"{limits.logins}"),
             ("silence of both sides of a joined session", f"{limits.idle / 60:g} minutes"),
             ("the other side, once one has ended", f"{limits.linger:g} s of silence"),

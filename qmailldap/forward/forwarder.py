@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,8 @@ from qmailldap.forward.tls import ClusterTLS
 from qmailldap.interfaces import IForwardedSession, Relayed
 from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused, Refusal
+from qmailldap.threads import Busy
+from qmailldap.turns import Turns
 
 __all__ = ["ForwardedSession", "Forwarder"]
 
@@ -87,7 +88,8 @@ class Forwarder:
         self._limits = limits
         self._addresses = Addresses(reactor, reactor.nameResolver)
         self._machines = Machines(reactor, self._dial, limits)
-        self._under_way: Counter[bytes] = Counter()
+        self._turns = Turns(reactor, limits.same_login, limits.same_login_wait)
+        self._under_way = 0
 
     async def log_in(self, account: Account, client: Client) -> ForwardedSession:
         """Log the client in on the member that keeps the account's mail.
@@ -97,44 +99,50 @@ class Forwarder:
         """
         assert account.mail_host is not None
         member = self._cluster.member(account.mail_host)
-        self._check(member, account.login, client)
-        self._under_way[account.login] += 1
+        if client.ttl <= 1:
+            raise _unreachable(member, "the session was forwarded too often already")
+        if self._under_way >= self._limits.logins:
+            raise _unreachable(member, f"{self._under_way} logins are under way at members")
+        if any(octet in account.login + client.password for octet in b"\0\r\n"):
+            raise _unreachable(member, "name or password cannot stand on a line")
+        self._under_way += 1
         try:
             return await self._log_in(member, account.login, client)
         except (MemberTrouble, Unreachable) as trouble:
             raise _unreachable(member, str(trouble)) from None
         finally:
-            self._under_way[account.login] -= 1
-            if not self._under_way[account.login]:
-                del self._under_way[account.login]
-
-    def _check(self, member: Member, login: bytes, client: Client) -> None:
-        """Whether the session may be forwarded at all. Raises `LoginRefused`."""
-        if client.ttl <= 1:
-            raise _unreachable(member, "the session was forwarded too often already")
-        if self._under_way[login] >= self._limits.same_login:
-            raise _unreachable(
-                member,
-                f"{self._limits.same_login} logins of this name are under way there:"
-                " do members forward to each other?",
-            )
-        if self._under_way.total() >= self._limits.logins:
-            raise _unreachable(member, f"{self._limits.logins} logins are under way at members")
-        if any(octet in login + client.password for octet in b"\0\r\n"):
-            raise _unreachable(member, "name or password cannot stand on a line")
+            self._under_way -= 1
 
     async def _log_in(self, member: Member, login: bytes, client: Client) -> ForwardedSession:
         greeted = await self._reach(member)
-        dialogue = greeted.dialogue
         try:
-            answer = await self._converse(member, greeted, login, client)
+            if greeted.greeting.startswith(_XCLIENT):
+                answer = await self._converse(member, greeted, login, client)
+            else:
+                answer = await self._in_turn(member, greeted, login, client)
         except MemberTrouble as trouble:
-            dialogue.hang_up()
+            greeted.dialogue.hang_up()
             raise MemberTrouble(f"{greeted.where} {trouble}") from None
         except BaseException:
-            dialogue.hang_up()
+            greeted.dialogue.hang_up()
             raise
         return ForwardedSession(self._reactor, self._limits, member.mail_host, greeted, answer)
+
+    async def _in_turn(
+        self, member: Member, greeted: Greeted, login: bytes, client: Client
+    ) -> bytes:
+        """`_converse` with a member that does not count how often a session is handed on."""
+
+        def converse() -> Deferred[bytes]:
+            return Deferred.fromCoroutine(self._converse(member, greeted, login, client))
+
+        try:
+            return await self._turns.take(login.decode("latin-1"), converse)
+        except Busy:
+            raise MemberTrouble(
+                f"was not spoken to: {self._limits.same_login} logins of this name are under way"
+                " at members. Do they forward to each other?"
+            ) from None
 
     async def _reach(self, member: Member) -> Greeted:
         deadline = self._reactor.seconds() + self._limits.reach

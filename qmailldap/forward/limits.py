@@ -30,9 +30,14 @@ class ForwardLimits:
     """for which a machine that does not greet is left alone"""
 
     same_login: int = 5
-    """logins of one name under way at members; more are members that forward to each other"""
+    """logins of one name under way at members that do not count the hops of a session; more of them
+    are taken for members that forward to each other"""
 
-    logins: int = 1000
+    same_login_wait: float = 0.3
+    """for one of these to end: mail programs may come in numbers, members in a circle wait for each
+    other"""
+
+    logins: int = 5000
     """logins of all names under way at members"""
 
     idle: float = 31 * 60.0

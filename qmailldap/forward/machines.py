@@ -56,6 +56,7 @@ class _Machine:
     """``trouble`` is why it is down, empty while it is up.
 
     ``until`` then it is left alone when it is down; and comes after the others, when it was slower.
+    ``greeted`` is when it last did.
     """
 
     address: str
@@ -63,6 +64,7 @@ class _Machine:
     trouble: str = ""
     until: float = 0.0
     probed: bool = False
+    greeted: float = -1.0
     attempts: set[Deferred[Greeted]] = attrs.field(factory=set)
 
     def __str__(self) -> str:
@@ -110,9 +112,10 @@ class Machines:
     def _attempt(
         self, machine: _Machine, connected: Callable[[], None], deadline: float
     ) -> Deferred[Greeted]:
+        begun = self._clock.seconds()
         attempt = Deferred.fromCoroutine(self._greet(machine, connected, deadline))
         machine.attempts.add(attempt)
-        return attempt.addBoth(self._attempted, machine, attempt)
+        return attempt.addBoth(self._attempted, machine, attempt, begun)
 
     async def _greet(
         self, machine: _Machine, connected: Callable[[], None], deadline: float
@@ -166,14 +169,16 @@ class Machines:
         return (MemberTrouble if limit >= self._limits.answer else Unreachable)(problem)
 
     def _attempted(
-        self, result: Greeted | Failure, machine: _Machine, attempt: Deferred[Greeted]
+        self, result: Greeted | Failure, machine: _Machine, attempt: Deferred[Greeted], begun: float
     ) -> Greeted | Failure:
         machine.attempts.discard(attempt)
         if not isinstance(result, Failure):
+            machine.greeted = self._clock.seconds()
             if machine.trouble:
                 machine.trouble = ""
                 _log.info("member {machine} is up again", machine=str(machine))
-        elif result.check(MemberTrouble):
+        elif result.check(MemberTrouble) and machine.greeted < begun:
+            # (Had it greeted others meanwhile, this one would have been bad luck.)
             if not machine.trouble:
                 _log.warn(
                     "member {machine} is down: {trouble}",

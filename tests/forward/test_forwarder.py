@@ -207,7 +207,7 @@ class LoginTests(ForwarderTestCase):
             self.failureResultOf(login, CancelledError)
             self.nothing_is_left()
             self.assertEqual(self.log_lines(), [])
-            self.assertEqual(self.forwarder._under_way, {})
+            self.assertEqual(self.forwarder._under_way, 0)
         self.network.advance(REMEMBERED)
         del self.network.nameResolver.known[HOST]
         login = self.log_in()
@@ -396,7 +396,7 @@ class RefusalTests(ForwarderTestCase):
         self.failureResultOf(login, UnicodeEncodeError)
         self.network.settle()
         self.assertTrue(wire.gone)
-        self.assertEqual(self.forwarder._under_way, {})
+        self.assertEqual(self.forwarder._under_way, 0)
 
     @settings(deadline=None)
     @given(
@@ -494,47 +494,75 @@ class GuardTests(ForwarderTestCase):
                 self.assertIn("cannot stand on a line", self.unreachable(refused))
         self.assertEqual(self.network.wires, [])
 
-    def test_more_logins_of_one_name_than_a_loop_is_long_are_refused(self) -> None:
-        asked = [self.log_in() for _ in range(LIMITS.same_login)]
-        self.assertIn("do members forward to each other?", self.unreachable(self.log_in()))
-        self.assertEqual(len(self.network.wires), LIMITS.same_login)
-        for each in [*asked, self.log_in(login=b"jim")]:
-            self.assertNoResult(each)
-            each.cancel()
-            self.failureResultOf(each, CancelledError)
+    def spoken_to(
+        self, greeting: bytes = b"+OK\r\n", login: bytes = b"joe"
+    ) -> tuple[Deferred[ForwardedSession], Wire]:
+        """A login and its member, which has greeted."""
+        return self.log_in(login=login), self.greet(greeting)
+
+    def let_go(self, *logins: Deferred[ForwardedSession]) -> None:
+        for login in logins:
+            self.assertNoResult(login)
+            login.cancel()
+            self.failureResultOf(login, CancelledError)
+
+    def test_more_logins_of_one_name_than_members_in_a_circle_make_are_refused(self) -> None:
+        asked = [self.spoken_to()[0] for _ in range(LIMITS.same_login)]
+        one_more, wire = self.spoken_to()
+        self.network.advance(LIMITS.same_login_wait)
+        self.assertIn("Do they forward to each other?", self.unreachable(one_more))
+        self.assertEqual(wire.said(), b"")
+        self.assertTrue(wire.aborted)
+        self.assertEqual(self.log_lines(), [])
+        other, wire = self.spoken_to(login=b"jim")
+        self.assertEqual(wire.said(), b"USER jim\r\n")
+        self.let_go(*asked, other)
+
+    def test_mail_programs_that_come_in_numbers_wait_for_each_other(self) -> None:
+        asked = [self.spoken_to() for _ in range(3 * LIMITS.same_login)]
+        for login, wire in asked:
+            self.assertEqual(wire.said(), b"USER joe\r\n")
+            wire.say(b"+OK\r\n", b"+OK\r\n")
+            self.successResultOf(login).close()
+
+    def test_where_hops_are_counted_any_number_is_under_way(self) -> None:
+        asked = [self.spoken_to(b"+OK [XCLIENT]\r\n") for _ in range(3 * LIMITS.same_login)]
+        for _, wire in asked:
+            self.assertIn(b"TTL=4", wire.said())
+        self.let_go(*(login for login, _ in asked))
 
     def test_each_way_to_end_makes_room_for_one_more(self) -> None:
-        asked = [self.log_in() for _ in range(LIMITS.same_login)]
+        def answer(*answers: bytes) -> Callable[[Wire], None]:
+            return lambda wire: wire.say(*answers)
 
-        def one_more() -> None:
-            asked.append(self.log_in())
-            self.assertNoResult(asked[-1])
-            self.assertIn("under way", self.unreachable(self.log_in()))
+        for ending in (
+            answer(b"+OK\r\n", b"+OK\r\n"),
+            answer(b"-ERR\r\n"),
+            answer(b"+OK\r\n", b"-ERR\r\n"),
+            Wire.lose,
+        ):
+            asked = [self.spoken_to() for _ in range(LIMITS.same_login)]
+            one_more, wire = self.spoken_to()
+            ending(asked[0][1])
+            self.assertEqual(wire.said(), b"USER joe\r\n")
+            for login, _ in asked[1:]:
+                login.cancel()
+                self.failureResultOf(login, CancelledError)
+            self.let_go(one_more)
+            asked[0][0].addCallbacks(
+                ForwardedSession.close, lambda failure: failure.trap(LoginRefused)
+            )
+            self.successResultOf(asked[0][0])
+            self.network.settle()
 
-        def wire() -> Wire:
-            wires = (wire for wire in self.network.wires if wire.pending)
-            wire = next(wires)
-            wire.accept()
-            wire.say(b"+OK\r\n", b"+OK\r\n")
-            return wire
-
-        wire().say(b"+OK\r\n")
-        session = self.successResultOf(asked.pop(0))
-        one_more()
-        session.close()
-        wire().say(b"-ERR no\r\n")
-        self.refused(asked.pop(0), Refusal.MEMBER_REFUSED)
-        one_more()
-        wire().lose()
-        self.unreachable(asked.pop(0))
-        one_more()
-        asked[0].cancel()
-        self.failureResultOf(asked.pop(0), CancelledError)
-        one_more()
-        for each in asked:
-            each.cancel()
-            self.failureResultOf(each, CancelledError)
-        self.assertEqual(self.forwarder._under_way, {})
+    def test_who_leaves_makes_room_for_one_more(self) -> None:
+        asked = [self.spoken_to() for _ in range(LIMITS.same_login)]
+        waiting, _ = self.spoken_to()
+        one_more, wire = self.spoken_to()
+        self.let_go(waiting, asked[0][0])
+        self.network.settle()
+        self.assertEqual(wire.said(), b"USER joe\r\n")
+        self.let_go(one_more, *(login for login, _ in asked[1:]))
 
     def test_logins_of_all_names_are_bounded(self) -> None:
         self.forwarder = self.make_forwarder(ForwardLimits(logins=3))

@@ -133,6 +133,22 @@ class RaceTests(MachinesTestCase):
             self.greet(self.connecting(B))
             self.reached(asked)
 
+    def test_one_greeting_that_does_not_come_says_nothing_of_who_greets_others(self) -> None:
+        # As from a machine whose queue of connections was full for a moment.
+        unlucky = self.reach(A)
+        self.connecting(A).accept()
+        self.network.advance(1)
+        waiting = self.reach(A)
+        asked = self.reach(A)
+        wires = [wire for wire in self.network.wires if wire.pending]
+        self.greet(wires[1])
+        self.reached(asked)
+        self.network.advance(LIMITS.answer - 1)
+        self.unreachable(unlucky)
+        self.assertEqual(self.log_lines(), [])
+        self.greet(wires[0])
+        self.reached(waiting)
+
     def test_who_had_hardly_any_time_is_not_down(self) -> None:
         # A name that was slow to resolve may have used it up.
         others = self.reach(A)

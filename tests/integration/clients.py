@@ -39,9 +39,11 @@ LIMIT = 20.0
 poplib._MAXLINE = 100_000  # type: ignore[attr-defined]
 
 
-def login(port: int, user: str, password: str, limit: float = LIMIT) -> poplib.POP3:
+def login(
+    port: int, user: str, password: str, limit: float = LIMIT, *, host: str = HOST
+) -> poplib.POP3:
     """Log in, blocking. Raises ``poplib.error_proto`` with the server's answer if refused."""
-    pop = poplib.POP3(HOST, port, timeout=limit)
+    pop = poplib.POP3(host, port, timeout=limit)
     try:
         pop.encoding = "UTF-8"
         pop.user(user)
@@ -53,7 +55,7 @@ def login(port: int, user: str, password: str, limit: float = LIMIT) -> poplib.P
 
 
 async def in_session(
-    port: int, user: str, password: str, function: Callable[[poplib.POP3], T]
+    port: int, user: str, password: str, function: Callable[[poplib.POP3], T], *, host: str = HOST
 ) -> T:
     """Log in and call ``function`` in a thread.
 
@@ -61,7 +63,7 @@ async def in_session(
     """
 
     def session() -> T:
-        pop = login(port, user, password)
+        pop = login(port, user, password, host=host)
         try:
             return function(pop)
         finally:
@@ -70,10 +72,10 @@ async def in_session(
     return await deferToThread(session)
 
 
-def refuse_or_accept(port: int, user: str, password: str) -> str:
+def refuse_or_accept(port: int, user: str, password: str, host: str = HOST) -> str:
     """Try a login, blocking: "accepted", or the text with which it is refused."""
     try:
-        pop = login(port, user, password)
+        pop = login(port, user, password, host=host)
     except poplib.error_proto as error:
         answer: bytes = error.args[0]
         return answer.decode("utf-8", "replace")
@@ -81,23 +83,34 @@ def refuse_or_accept(port: int, user: str, password: str) -> str:
     return "accepted"
 
 
-async def refusal_of(port: int, user: str, password: str) -> str:
+async def refusal_of(port: int, user: str, password: str, host: str = HOST) -> str:
     """As `refuse_or_accept`, in a thread."""
-    return await deferToThread(refuse_or_accept, port, user, password)
+    return await deferToThread(refuse_or_accept, port, user, password, host)
 
 
 class Conversation:
     """A bare, blocking connection: what is sent and what comes back, octet by octet.
 
     With a small ``receive_buffer``, in octets, the server soon notices that nothing is read.
+    ``source`` is the address that the client has, by default the one that the system gives it.
     """
 
-    def __init__(self, port: int, limit: float = LIMIT, receive_buffer: int = 0) -> None:
+    def __init__(
+        self,
+        port: int,
+        limit: float = LIMIT,
+        receive_buffer: int = 0,
+        *,
+        host: str = HOST,
+        source: str = "",
+    ) -> None:
         self._socket = socket.socket()
         self._socket.settimeout(limit)
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._socket.connect((HOST, port))
+        if source:
+            self._socket.bind((source, 0))
+        self._socket.connect((host, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = self._socket.makefile("rb")
         self.greeting = self.line()
@@ -148,13 +161,13 @@ class Conversation:
 
     def rest(self) -> bytes:
         """Everything up to the end of the connection, however the server ends it."""
-        received = b""
+        received = bytearray()
         try:
             while chunk := self._received.read1():
                 received += chunk
         except ConnectionResetError:
             pass
-        return received
+        return bytes(received)
 
     def half_close(self) -> None:
         """Send no more, but go on listening."""
@@ -172,11 +185,13 @@ class Conversation:
         self.hang_up()
 
 
-async def converse(port: int, function: Callable[[Conversation], T]) -> T:
+async def converse(
+    port: int, function: Callable[[Conversation], T], *, host: str = HOST, source: str = ""
+) -> T:
     """Connect and call ``function`` in a thread; the connection is closed afterwards."""
 
     def conversation() -> T:
-        connection = Conversation(port)
+        connection = Conversation(port, host=host, source=source)
         try:
             return function(connection)
         finally:

@@ -16,7 +16,7 @@ __all__ = ["NOBODY", "Host", "as_user", "python_as_user", "require_root"]
 NOBODY: Owner = (65534, 65534)
 
 _MOUNTED = (
-    'for file in passwd shadow group; do mount --bind "$1/$file" /etc/$file || exit 1; done'
+    'for file in "$1"/*; do mount --bind "$file" "/etc/${file##*/}" || exit 1; done'
     ' && shift && exec "$@"'
 )
 
@@ -48,7 +48,10 @@ def python_as_user(owner: Owner) -> list[str]:
 
 
 class Host:
-    """passwd, shadow and group in ``directory``, with root and nobody in them, for one program."""
+    """passwd, shadow and group in ``directory``, with root and nobody in them, for one program.
+
+    The names of hosts are those of the system, unless `host` gives others.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -64,6 +67,13 @@ class Host:
         self._append("passwd", f"{name}:x:{uid}:{gid}::{home}:/bin/sh\n")
         self._append("shadow", f"{name}:{value}:19000:0:99999:7:::\n")
         self._append("group", f"{name}:x:{gid}:\n")
+
+    def host(self, name: str, *addresses: str) -> None:
+        """Give a name addresses; no other but localhost has any then, but for those of the DNS."""
+        if not (self._directory / "hosts").exists():
+            self._append("hosts", "127.0.0.1 localhost\n")
+        for address in addresses:
+            self._append("hosts", f"{address} {name}\n")
 
     @property
     def before(self) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .users import OWNER, Owner
 
-__all__ = ["BIG_MESSAGE", "MESSAGES", "Maildir", "as_lines", "brief", "everything_below"]
+__all__ = ["BIG_MESSAGE", "MESSAGES", "Maildir", "as_lines", "brief", "everything_below", "stuffed"]
 
 _HEADER = b"From: ann@example.org\nTo: joe@example.org\nSubject: %s\n\n"
 
@@ -120,3 +120,8 @@ def as_lines(content: bytes) -> list[bytes]:
     if lines[-1] == b"":
         lines.pop()
     return [line.removesuffix(b"\r") for line in lines]
+
+
+def stuffed(content: bytes) -> list[bytes]:
+    """The lines of a message as they come over the connection."""
+    return [b"." + line if line.startswith(b".") else line for line in as_lines(content)]

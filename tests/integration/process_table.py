@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import attrs
 
-__all__ = ["Process", "living_processes"]
+__all__ = ["Process", "living_processes", "resident"]
 
 _PROC = Path("/proc")
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapAmb")
@@ -61,6 +62,11 @@ def living_processes(group: int) -> list[Process]:
         if int(fields["NSpgid"].split()[0]) == group and "VmRSS" in fields:
             found.append(_process(fields))
     return found
+
+
+def resident(pid: int) -> int:
+    """Octets of memory that a process has in use."""
+    return int((_PROC / str(pid) / "statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _process(fields: dict[str, str]) -> Process:

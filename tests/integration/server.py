@@ -30,10 +30,10 @@ _FAULT = re.compile(r"Traceback \(most recent call last\)|Unhandled [Ee]rror", r
 class Pop3Server:
     """One server with its control directory and everything it writes below ``directory``.
 
-    It listens on ``port`` of the loopback interface, and on what ``listen`` adds, which are Twisted
-    endpoint strings. ``options`` are further ones of its own, ``twistd`` those of twistd; both come
-    after the command that ``before`` begins with, as setpriv. With ``tac`` it is started from the
-    tac file.
+    It listens on ``port`` of ``host``, a loopback address, and on what ``listen`` adds, which are
+    Twisted endpoint strings. ``options`` are further ones of its own, ``twistd`` those of twistd;
+    both come after the command that ``before`` begins with, as setpriv. With ``tac`` it is started
+    from the tac file.
     """
 
     def __init__(
@@ -41,6 +41,8 @@ class Pop3Server:
         directory: Path,
         control: Mapping[str, str],
         *,
+        host: str = HOST,
+        port: int | None = None,
         listen: Sequence[str] = (),
         options: Sequence[str] = (),
         twistd: Sequence[str] = (),
@@ -48,11 +50,12 @@ class Pop3Server:
         tac: bool = False,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        self.port = unused_port()
+        self.host = host
+        self.port = port or unused_port()
         self._directory = directory
         self._control = directory / "control"
         self._log = directory / "server.log"
-        self._listen = [f"tcp:{self.port}:interface={HOST}", *listen]
+        self._listen = [f"tcp:{self.port}:interface={host}", *listen]
         self._options = options
         self._twistd = [*before, *TWISTD, "-n", "--pidfile=", *twistd]
         self._tac = tac
@@ -155,12 +158,12 @@ class Pop3Server:
     def _accepts(self) -> bool:
         """Whether all its ports are listened on."""
         ports = re.findall(r"\b(?:tcp|ssl):(\d+)", " ".join(self._listen))
-        return all(_is_open(int(port)) for port in ports)
+        return all(_is_open(self.host, int(port)) for port in ports)
 
 
-def _is_open(port: int) -> bool:
+def _is_open(host: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 def write_control(directory: Path, files: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from . import clients
 from .mailboxes import Maildir
+from .ports import HOST
 from .server import Pop3Server
 from .slapd import SERVICE_DN, SERVICE_PASSWORD, Slapd
 from .users import OWNER, SUFFIX, Attributes, Owner, entry, qmail_user, ssha_value
@@ -90,6 +91,8 @@ class SiteTestCase(TestCase):
         name: str = "server",
         *,
         control: Mapping[str, str | None] | None = None,
+        host: str = HOST,
+        port: int | None = None,
         listen: Sequence[str] = (),
         options: Sequence[str] = (),
         twistd: Sequence[str] = (),
@@ -111,6 +114,8 @@ class SiteTestCase(TestCase):
         server = Pop3Server(
             place,
             {file: text for file, text in files.items() if text is not None},
+            host=host,
+            port=port,
             listen=listen,
             options=options,
             twistd=twistd,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-import resource
 
 from twisted.internet.threads import deferToThread
 
 from .clients import Conversation, converse
-from .mailboxes import BIG_MESSAGE, MESSAGES, as_lines
+from .mailboxes import BIG_MESSAGE, MESSAGES, as_lines, stuffed
+from .process_table import resident
 from .processes import wait_until
 from .site import PASSWORD, SiteTestCase
 
@@ -176,7 +176,7 @@ class HostileTests(SiteTestCase):
 
         answers = await self.converse(session)
         self.assertEqual(answers[:5], [b"+OK "] * 3 + [b"+OK 2 " + self._size(), b"+OK "])
-        self.assertEqual(answers[5:], _stuffed(MESSAGES["dots"]))
+        self.assertEqual(answers[5:], stuffed(MESSAGES["dots"]))
         await self.assert_unharmed()
 
     async def test_a_thousand_commands_in_one_packet(self) -> None:
@@ -190,7 +190,7 @@ class HostileTests(SiteTestCase):
                 self.assertEqual(connection.line(), b"+OK 2 " + self._size())
                 self.assertEqual(connection.line(), b"-ERR unimplemented")
                 self.assertEqual(connection.line(), b"+OK ")
-                self.assertEqual(connection.listing(), _stuffed(MESSAGES["dots"]))
+                self.assertEqual(connection.listing(), stuffed(MESSAGES["dots"]))
 
         await self.converse(session)
         await self.assert_unharmed()
@@ -277,10 +277,4 @@ class HostileTests(SiteTestCase):
 
     def _resident(self) -> int:
         """Octets of memory that the server has in use."""
-        with open(f"/proc/{self.server.child.pid}/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-
-
-def _stuffed(content: bytes) -> list[bytes]:
-    """The lines of a message as they come over the connection."""
-    return [b"." + line if line.startswith(b".") else line for line in as_lines(content)]
+        return resident(self.server.child.pid)
