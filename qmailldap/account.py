@@ -23,8 +23,10 @@ __all__ = [
     "Account",
     "AccountDefaults",
     "Entry",
+    "RemoteAccount",
     "join_path",
     "parse_account",
+    "parse_mail_host",
     "password_values",
     "path_is_allowed",
 ]
@@ -120,6 +122,15 @@ class Account:
         return variables
 
 
+@attrs.frozen
+class RemoteAccount:
+    """Whom a login turned out to be, where ``mail_host`` keeps the mail: no more is known of it."""
+
+    login: bytes
+    dn: str
+    mail_host: str
+
+
 def _octets(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
@@ -131,10 +142,7 @@ def parse_account(login: bytes, entry: Entry, defaults: AccountDefaults) -> Acco
     values, RECORD_INCORRECT for what is missing or malformed. To be called once the password is
     proved.
     """
-    status = _single(entry, "accountStatus")
-    if status is not None and status.lower() in _DISABLED:
-        raise LoginRefused(Refusal.ACCOUNT_DISABLED, f"accountStatus is {printable(status)}")
-    mail_host = _single(entry, "mailHost")
+    mail_host = parse_mail_host(entry)
     uid = _id(entry, "qmailUID", defaults.uid, "ldapuid")
     gid = _id(entry, "qmailGID", defaults.gid, "ldapgid")
     home, delivery, names_both = _paths(entry, defaults)
@@ -155,9 +163,22 @@ def parse_account(login: bytes, entry: Entry, defaults: AccountDefaults) -> Acco
             count=defaults.quota.count if count is None else count,
         ),
         max_message_size=max_message_size or 0,
-        # A host name is ASCII; anything else matches no host of ours and resolves to none.
-        mail_host=None if mail_host is None else mail_host.decode("ascii", "backslashreplace"),
+        mail_host=mail_host,
     )
+
+
+def parse_mail_host(entry: Entry) -> str | None:
+    """Which host keeps the mail: steps 3 and 4 of reference.md, "The decision".
+
+    Raises `LoginRefused` as `parse_account` does, by accountStatus and mailHost alone: another host
+    may have other defaults for all the rest, and judges it by itself.
+    """
+    status = _single(entry, "accountStatus")
+    if status is not None and status.lower() in _DISABLED:
+        raise LoginRefused(Refusal.ACCOUNT_DISABLED, f"accountStatus is {printable(status)}")
+    mail_host = _single(entry, "mailHost")
+    # A host name is ASCII; anything else matches no host of ours and resolves to none.
+    return None if mail_host is None else mail_host.decode("ascii", "backslashreplace")
 
 
 def password_values(entry: Entry) -> tuple[bytes, ...]:

@@ -19,7 +19,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from qmailldap.account import Account, AccountDefaults, Entry, parse_account, password_values
+from qmailldap.account import (
+    Account,
+    AccountDefaults,
+    Entry,
+    RemoteAccount,
+    parse_account,
+    parse_mail_host,
+    password_values,
+)
 from qmailldap.directory import DirectoryUnavailable, EntryTooLarge
 from qmailldap.durations import Durations
 from qmailldap.passwords import Decoys, MalformedHash, StoredPassword, parse_password
@@ -197,10 +205,11 @@ class RebindProof:
 
 @implementer(ICredentialsChecker)
 class LDAPChecker:
-    """Turns a login and a password into the `Account` they open.
+    """Turns a login and a password into the `Account` they open, or the `RemoteAccount`.
 
     ``proof`` is how the site proves passwords, ``local`` who else there is beside the directory:
-    asked only about a login that the directory says it does not know. Fails with `LoginRefused`,
+    asked only about a login that the directory says it does not know. ``keeps`` tells of a mailHost
+    whether its mail is here. Fails with `LoginRefused`,
     never with anything else that a client, a record or a directory could cause.
     """
 
@@ -213,7 +222,9 @@ class LDAPChecker:
         defaults: AccountDefaults,
         clock: IReactorTime,
         local: LocalUsers | None = None,
+        keeps: Callable[[str], bool] = lambda mail_host: True,
     ) -> None:
+        self._keeps = keeps
         self._directory = directory
         self._proof = proof
         self._defaults = defaults
@@ -221,14 +232,14 @@ class LDAPChecker:
         self._local = _NoLocalUsers() if local is None else local
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
-        """A Deferred of an `Account`, for credentials that provide ``IUsernamePassword``.
+        """A Deferred of who it is, for credentials that provide ``IUsernamePassword``.
 
         (Types: the interface is written for avatar ids that are octets.)
         """
         login, password = credentials.username, credentials.password
         return Deferred.fromCoroutine(self._judge_in_time(login, password))
 
-    async def _judge_in_time(self, login: bytes, password: bytes) -> Account:
+    async def _judge_in_time(self, login: bytes, password: bytes) -> Account | RemoteAccount:
         """`_judge`, its refusals held back to the next multiple of `REFUSAL_GRID`.
 
         To find an entry and to read it takes longer than to find none, by a fraction of a
@@ -245,7 +256,7 @@ class LDAPChecker:
                     await deferLater(self._clock, REFUSAL_GRID - taken % REFUSAL_GRID)
             raise
 
-    async def _judge(self, login: bytes, password: bytes) -> Account:
+    async def _judge(self, login: bytes, password: bytes) -> Account | RemoteAccount:
         entries = await self._by_directory(login, password)
         if not entries:
             return await self._by_passwd(login, password)
@@ -253,7 +264,11 @@ class LDAPChecker:
             raise LoginRefused(
                 Refusal.TEMPORARY, f"more than one entry: {entries[0].dn} and others"
             )
-        return parse_account(login, entries[0], self._defaults)
+        (entry,) = entries
+        mail_host = parse_mail_host(entry)
+        if mail_host is not None and not self._keeps(mail_host):
+            return RemoteAccount(login, entry.dn, mail_host)
+        return parse_account(login, entry, self._defaults)
 
     async def _by_directory(self, login: bytes, password: bytes) -> tuple[Entry, ...]:
         """The entries of the login, its password proved; none where passwd is to be asked."""

@@ -8,8 +8,8 @@ import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
-from qmailldap.account import Account
 from qmailldap.control import POP3_PORT, Control, ServerAddress
+from qmailldap.ip import IPAddress, parse_ip
 
 __all__ = ["Cluster", "Member"]
 
@@ -46,13 +46,14 @@ class Cluster:
         self._routes = {route.pattern: route for route in control.pop3routes}
         self._longest_pattern = max((len(pattern) for pattern in self._routes), default=0)
         self._trusted = control.pop3trusted
-        self._listening: set[tuple[_Host, int]] = set()
+        self._listening: set[tuple[IPAddress, int]] = set()
 
-    def keeps(self, account: Account) -> bool:
-        """Whether this host keeps the account's mail: reference.md, "The decision", step 4."""
-        if not self._forwards or account.mail_host is None:
-            return True
-        return account.mail_host.lower() in self._own_names
+    def keeps(self, mail_host: str) -> bool:
+        """Whether this host keeps the mail of a record with that mailHost.
+
+        Source: reference.md, "The decision", step 4.
+        """
+        return not self._forwards or mail_host.lower() in self._own_names
 
     def member(self, mail_host: str) -> Member:
         """The member of that name in the directory, which is compared without case.
@@ -73,7 +74,7 @@ class Cluster:
 
     def trusts(self, host: str) -> bool:
         """Whether what a peer at the address ``host`` says of its client is believed."""
-        address = _host(host)
+        address = parse_ip(host)
         return address is not None and any(address in network for network in self._trusted)
 
     def listens_on(self, address: IAddress) -> None:
@@ -99,22 +100,9 @@ class Cluster:
         return here and any((wildcard, port) in self._listening for wildcard in wildcards)
 
 
-_Host = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def _end(address: IAddress) -> tuple[_Host, int] | None:
+def _end(address: IAddress) -> tuple[IPAddress, int] | None:
     """One end of a TCP connection; None for what is no such end."""
     if not isinstance(address, IPv4Address | IPv6Address):
         return None
-    host = _host(address.host)
+    host = parse_ip(address.host)
     return None if host is None else (host, address.port)
-
-
-def _host(text: str) -> _Host | None:
-    """An address as it compares: without a scope, and IPv4 where it is IPv4-mapped."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return address if mapped is None else mapped

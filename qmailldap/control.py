@@ -15,6 +15,7 @@ from pathlib import Path
 import attrs
 
 from qmailldap.account import HIGHEST_ID, LOWEST_ID, AccountDefaults, path_is_allowed
+from qmailldap.ip import parse_ip
 from qmailldap.quota import Quota
 
 __all__ = [
@@ -59,7 +60,7 @@ class ControlError(Exception):
 
 @attrs.frozen
 class ServerAddress:
-    """Where a directory server listens."""
+    """Where a server listens: one of the directory, unless the port is given."""
 
     host: str
     port: int = LDAP_PORT
@@ -324,7 +325,7 @@ def _stripped(line: bytes) -> bytes:
 
 def _server_address(files: _Files, word: str) -> ServerAddress:
     """What `_host_and_port` reads, or a v6 address without brackets."""
-    if word.count(":") > 1 and _is_address(word):
+    if word.count(":") > 1 and parse_ip(word) is not None:
         return ServerAddress(word)
     try:
         host, port = _host_and_port(word, LDAP_PORT)
@@ -358,13 +359,15 @@ def _host_and_port(text: str, default: int, *, hosts_optional: bool = False) -> 
     bad = ValueError("is neither a host name or address nor host:port")
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")) or not _is_address(host):
+        if not bracket or (rest and not rest.startswith(":")) or parse_ip(host) is None:
             raise bad
         port = rest[1:] if rest else str(default)
     else:
         host, colon, port = text.partition(":")
         port = port if colon else str(default)
-        if not (_HOST_NAME.match(host) or _is_address(host) or (hosts_optional and not host)):
+        if not (
+            _HOST_NAME.match(host) or parse_ip(host) is not None or (hosts_optional and not host)
+        ):
             raise bad
     if not re.fullmatch("[0-9]+", port):
         raise bad
@@ -390,14 +393,6 @@ def _network(files: _Files, line: str) -> ipaddress.IPv4Network | ipaddress.IPv6
     if mapped and network.prefixlen >= 96:
         return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
     return network
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _default_delivery(files: _Files) -> str:

@@ -11,9 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import Interface, implementer
 
-from qmailldap.account import Account
+from qmailldap.account import Account, RemoteAccount
 from qmailldap.client import Client
-from qmailldap.cluster import Cluster
 from qmailldap.forward import ForwardedSession
 from qmailldap.interfaces import IForwardedSession, IMaildrop
 from qmailldap.maildir.creation import MailboxNotCreated
@@ -38,7 +37,7 @@ class Owners(Protocol):
 class Forwarder(Protocol):
     """What is asked of `qmailldap.forward.Forwarder`."""
 
-    async def log_in(self, account: Account, client: Client) -> ForwardedSession: ...
+    async def log_in(self, account: RemoteAccount, client: Client) -> ForwardedSession: ...
 
 
 @implementer(IRealm)
@@ -51,13 +50,11 @@ class MailRealm:
 
     def __init__(
         self,
-        cluster: Cluster,
         owners: Owners,
         forwarder: Forwarder,
         offload: Offload,
         clock: IReactorTime,
     ) -> None:
-        self._cluster = cluster
         self._owners = owners
         self._forwarder = forwarder
         self._offload = offload
@@ -66,26 +63,22 @@ class MailRealm:
     def requestAvatar(
         self, avatarId: Any, mind: object, *interfaces: type[Interface]
     ) -> Deferred[_Avatar]:
-        """Open the mailbox of ``avatarId``, an `Account`, wherever it is.
+        """Open the mailbox of ``avatarId``, an `Account` or a `RemoteAccount`.
 
-        Answers for `IMaildrop` and for the ``IMailbox`` of stock Twisted, which that extends; and
-        for `IForwardedSession` where another member keeps the mail and ``mind`` is a `Client`.
-        Fails with `LoginRefused` when neither can be had.
+        Gives the first of the interfaces that is `IMaildrop`, or the ``IMailbox`` of stock Twisted
+        which that extends; for a `RemoteAccount` `IForwardedSession`, if that is among them and
+        ``mind`` is a `Client`. Fails with `LoginRefused` when it cannot be had.
         """
         for interface in interfaces:
             if IMaildrop.isOrExtends(interface):
-                return Deferred.fromCoroutine(self._avatar(avatarId, mind, interface, interfaces))
+                if isinstance(avatarId, RemoteAccount):
+                    return Deferred.fromCoroutine(self._forward(avatarId, mind, interfaces))
+                return Deferred.fromCoroutine(self._open(avatarId, interface))
         raise NotImplementedError(f"none of {interfaces!r} is given to an account")
 
-    async def _avatar(
-        self,
-        account: Account,
-        mind: object,
-        interface: type[Interface],
-        interfaces: Sequence[type[Interface]],
+    async def _forward(
+        self, account: RemoteAccount, mind: object, interfaces: Sequence[type[Interface]]
     ) -> _Avatar:
-        if self._cluster.keeps(account):
-            return await self._open(account, interface)
         if not isinstance(mind, Client) or IForwardedSession not in interfaces:
             raise LoginRefused(
                 Refusal.MAILHOST_UNREACHABLE,

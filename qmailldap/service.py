@@ -335,12 +335,13 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     )
     separation = _separation(options, control, reactor)
     local = _local_users(control, separation, hash_threads, reactor)
-    checker = LDAPChecker(directory, proof, control.account_defaults, reactor, local)
+    cluster = Cluster(control)
+    defaults = control.account_defaults
+    checker = LDAPChecker(directory, proof, defaults, reactor, local, cluster.keeps)
     keepers = None if separation is None else separation.keepers
     owners = Owners(mail_threads, keepers, control.dirmaker)
-    cluster = Cluster(control)
     forwarder = Forwarder(reactor, cluster, forwarder_tls)
-    realm = MailRealm(cluster, owners, forwarder, mail_threads, reactor)
+    realm = MailRealm(owners, forwarder, mail_threads, reactor)
     factory = POP3Factory(
         Portal(realm, [checker]),
         control.me or socket.gethostname(),

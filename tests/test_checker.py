@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.account import Account, AccountDefaults, Entry, parse_account
+from qmailldap.account import Account, AccountDefaults, Entry, RemoteAccount, parse_account
 from qmailldap.checker import REFUSAL_GRID, HashProof, LDAPChecker, Proof, RebindProof
 from qmailldap.directory import DirectoryUnavailable, EntryTooLarge
 from qmailldap.local_users import LocalUsers
@@ -134,6 +134,33 @@ class HashTests(CheckerTestCase):
     def test_the_right_password_gives_the_account(self) -> None:
         account = self.assert_let_in(b"joe")
         self.assertEqual((account.login, account.dn, account.uid), (b"joe", "uid=joe,dc=x", 1000))
+
+    def elsewhere(self, **attributes: Any) -> LDAPChecker:
+        """A checker that keeps no mail of mail2, where joe's is."""
+        attributes = {"mailhost": (b"Mail2.example.org",), **attributes}
+        self.directory.entries = {"joe": (record(SSHA, **attributes),)}
+        return LDAPChecker(
+            self.directory,
+            self.proof(),
+            AccountDefaults(),
+            self.clock,
+            keeps=lambda mail_host: mail_host.lower() != "mail2.example.org",
+        )
+
+    def test_whose_mail_is_elsewhere_is_judged_there(self) -> None:
+        # That host may have defaults for what is missing here.
+        self.checker = self.elsewhere(qmailuid=(), homedirectory=(), mailquotasize=(b"x",))
+        self.assertEqual(
+            self.successResultOf(self.checked(b"joe", PASSWORD)),
+            RemoteAccount(b"joe", "uid=joe,dc=x", "Mail2.example.org"),
+        )
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"x")
+
+    def test_whose_mail_is_elsewhere_may_be_kept_out_here(self) -> None:
+        self.checker = self.elsewhere(accountstatus=(b"noaccess",))
+        self.assert_refused(Refusal.ACCOUNT_DISABLED, b"joe")
+        self.checker = self.elsewhere(mailhost=(b"Mail2.example.org", b"mail3"))
+        self.assert_refused(Refusal.TEMPORARY, b"joe")
 
     def test_wrong_password_unknown_user_and_empty_password_are_the_same(self) -> None:
         said = {

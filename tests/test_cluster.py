@@ -10,26 +10,8 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.account import Account
 from qmailldap.cluster import Cluster, Member
 from qmailldap.control import Control, Route, ServerAddress
-from qmailldap.quota import Quota
-
-
-def account(mail_host: str | None) -> Account:
-    return Account(
-        login=b"joe",
-        dn="uid=joe",
-        uid=1000,
-        gid=1000,
-        home="/home/joe",
-        mailbox="/home/joe/Maildir",
-        delivery="./Maildir/",
-        names_both=False,
-        quota=Quota(),
-        max_message_size=0,
-        mail_host=mail_host,
-    )
 
 
 def cluster(*routes: Route, trusted: tuple[str, ...] = (), clustering: bool = True) -> Cluster:
@@ -50,11 +32,8 @@ def end(host: str, port: int = 110) -> IAddress:
 
 
 class KeepingTests(SynchronousTestCase):
-    def keeps(self, mail_host: str | None, *, clustering: bool = True) -> bool:
-        return cluster(clustering=clustering).keeps(account(mail_host))
-
-    def test_a_record_without_a_host_is_here(self) -> None:
-        self.assertTrue(self.keeps(None))
+    def keeps(self, mail_host: str, *, clustering: bool = True) -> bool:
+        return cluster(clustering=clustering).keeps(mail_host)
 
     def test_our_names_are_compared_without_case(self) -> None:
         self.assertTrue(self.keeps("MAIL1.EXAMPLE.ORG"))

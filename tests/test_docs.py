@@ -93,8 +93,11 @@ class ManualTests(SynchronousTestCase):
                 "logins of one name under way at members that do not trust this one",
                 f"{limits.same_login}; more wait for {limits.same_login_wait:g} s",
             ),
-            ("logins under way at members", f"{limits.logins}"),
+            ("logins under way at one member", f"{limits.logins}"),
             ("silence of both sides of a joined session", f"{limits.idle / 60:g} minutes"),
-            ("the other side, once one has ended", f"{limits.linger:g} s of silence"),
+            (
+                "a client that was told the end, or a member whose client is gone",
+                f"{limits.linger:g} s of silence",
+            ),
         ):
             self.assertEqual(documented[name].rstrip(" |"), value)

@@ -15,7 +15,7 @@ from qmailldap.owners import Owners
 from qmailldap.quota import Quota
 from qmailldap.refusal import LoginRefused, Refusal
 from tests.maildir.support import HandsAsked, here
-from tests.test_cluster import account
+from tests.test_realm import account
 
 OWN = (1000, 1000)
 
@@ -38,7 +38,7 @@ class OwnersTests(SynchronousTestCase):
         self.keepers = KeepersAsked()
 
     def account(self, uid: int, gid: int) -> Account:
-        return attrs.evolve(account(None), uid=uid, gid=gid)
+        return attrs.evolve(account(), uid=uid, gid=gid)
 
     def hands(self, uid: int, gid: int, *, started_as_root: bool) -> Hands:
         keepers = self.keepers if started_as_root else None
@@ -91,7 +91,7 @@ class PlaceTests(SynchronousTestCase):
         self.folder.mkdir()
         self.home = self.folder / "home"
         self.account = attrs.evolve(
-            account(None),
+            account(),
             uid=1001,
             home=str(self.home),
             mailbox=f"{self.home}/mail",

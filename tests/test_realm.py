@@ -15,16 +15,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface
 from zope.interface.verify import verifyObject
 
-from qmailldap.account import Account
+from qmailldap.account import Account, RemoteAccount
 from qmailldap.client import Client
-from qmailldap.cluster import Cluster
-from qmailldap.control import Control, ServerAddress
 from qmailldap.interfaces import IForwardedSession, IMaildrop
 from qmailldap.owners import Owners
+from qmailldap.quota import Quota
 from qmailldap.realm import MailRealm
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy
-from tests.test_cluster import account
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +31,22 @@ T = TypeVar("T")
 def here(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
     """Offloaded work, done at once."""
     return maybeDeferred(function, *args, **kwargs)
+
+
+def account() -> Account:
+    return Account(
+        login=b"joe",
+        dn="uid=joe",
+        uid=1000,
+        gid=1000,
+        home="/home/joe",
+        mailbox="/home/joe/Maildir",
+        delivery="./Maildir/",
+        names_both=False,
+        quota=Quota(),
+        max_message_size=0,
+        mail_host=None,
+    )
 
 
 class Session:
@@ -49,9 +63,9 @@ class Forwarder:
 
     def __init__(self) -> None:
         self.session = Session()
-        self.asked: list[tuple[Account, Client]] = []
+        self.asked: list[tuple[RemoteAccount, Client]] = []
 
-    async def log_in(self, account: Account, client: Client) -> Any:
+    async def log_in(self, account: RemoteAccount, client: Client) -> Any:
         self.asked.append((account, client))
         return self.session
 
@@ -65,23 +79,20 @@ class MailRealmTests(SynchronousTestCase):
         (self.maildir / "new" / "1.a").write_bytes(b"hello\n")
         self.forwarder = Forwarder()
 
-    def avatar(
-        self,
-        *interfaces: type[Interface],
-        mail_host: str | None = None,
-        mind: object = None,
-        offload: Any = here,
-    ) -> Deferred[Any]:
-        control = Control(
-            ldapserver=(ServerAddress("localhost"),), me="here.example.org", ldapcluster=True
-        )
-        owners = Owners(offload, None, None)
-        realm = MailRealm(Cluster(control), owners, self.forwarder, offload, Clock())
-        return realm.requestAvatar(self.account(mail_host), mind, *(interfaces or (IMaildrop,)))
+    def avatar(self, *interfaces: type[Interface], offload: Any = here) -> Deferred[Any]:
+        realm = self.realm(offload)
+        return realm.requestAvatar(self.account(), None, *(interfaces or (IMaildrop,)))
 
-    def account(self, mail_host: str | None) -> Account:
+    def remote_avatar(self, mind: object, *interfaces: type[Interface]) -> Deferred[Any]:
+        account = RemoteAccount(b"joe", "uid=joe", "there.example.org")
+        return self.realm().requestAvatar(account, mind, *interfaces)
+
+    def realm(self, offload: Any = here) -> MailRealm:
+        return MailRealm(Owners(offload, None, None), self.forwarder, offload, Clock())
+
+    def account(self) -> Account:
         return attrs.evolve(
-            account(mail_host), uid=os.geteuid(), home=str(self.home), mailbox=str(self.maildir)
+            account(), uid=os.geteuid(), home=str(self.home), mailbox=str(self.maildir)
         )
 
     def assert_refused(self, refusal: Refusal, **arguments: Any) -> str:
@@ -111,14 +122,9 @@ class MailRealmTests(SynchronousTestCase):
         with self.assertRaises(NotImplementedError):
             self.avatar(IOther)
 
-    def test_mail_kept_by_us_is_ours(self) -> None:
-        self.successResultOf(self.avatar(mail_host="HERE.example.org"))
-
     def test_mail_kept_by_another_member_is_forwarded_there(self) -> None:
         client = Client(password=b"secret", host="192.0.2.7")
-        avatar = self.avatar(
-            IMaildrop, IForwardedSession, mail_host="there.example.org", mind=client
-        )
+        avatar = self.remote_avatar(client, IMaildrop, IForwardedSession)
         interface, session, logout = self.successResultOf(avatar)
         self.assertIs(interface, IForwardedSession)
         self.assertIs(session, self.forwarder.session)
@@ -132,7 +138,7 @@ class MailRealmTests(SynchronousTestCase):
             (None, (IMaildrop, IForwardedSession)),
             (Client(password=b"secret"), (IMailbox,)),
         ):
-            avatar = self.avatar(*interfaces, mail_host="there.example.org", mind=mind)
+            avatar = self.remote_avatar(mind, *interfaces)
             refused: Any = self.failureResultOf(avatar, LoginRefused).value
             self.assertIs(refused.refusal, Refusal.MAILHOST_UNREACHABLE)
             self.assertIn("there.example.org", refused.detail)
@@ -147,11 +153,9 @@ class MailRealmTests(SynchronousTestCase):
             asked.append(work)
             return work
 
-        control = Control(ldapserver=(ServerAddress("localhost"),))
-        owners = Owners(held_back, None, None)
-        realm = MailRealm(Cluster(control), owners, self.forwarder, held_back, Clock())
-        first = realm.requestAvatar(self.account(None), None, IMaildrop)
-        second = realm.requestAvatar(self.account(None), None, IMaildrop)
+        realm = self.realm(held_back)
+        first = realm.requestAvatar(self.account(), None, IMaildrop)
+        second = realm.requestAvatar(self.account(), None, IMaildrop)
         self.assertEqual(len(asked), 1)
         asked[0].callback(None)
         self.assertEqual(len(asked), 2)

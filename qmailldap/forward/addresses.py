@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401  # getaddrinfo would load it when the right to read it is gone
-import ipaddress
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
@@ -14,6 +13,8 @@ from twisted.internet.interfaces import (
     IResolutionReceiver,
 )
 from zope.interface import implementer
+
+from qmailldap.ip import parse_ip
 
 __all__ = ["LOOKUP_LIMIT", "REMEMBERED", "Addresses"]
 
@@ -40,7 +41,7 @@ class Addresses:
 
         An address is its own. Cancelled, only this asking ends.
         """
-        if _is_address(host):
+        if parse_ip(host) is not None:
             return succeed((host,))
         if not _is_name(host):
             return succeed(())
@@ -91,14 +92,6 @@ class _Receiver:
     def resolutionComplete(self) -> None:
         if not self._found.called:
             self._found.callback(tuple(self._addresses))
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_name(host: str) -> bool:

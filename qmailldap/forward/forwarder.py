@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol
 from zope.interface import implementer
 
-from qmailldap.account import Account
+from qmailldap.account import RemoteAccount
 from qmailldap.client import Client
 from qmailldap.cluster import Cluster, Member
 from qmailldap.forward.addresses import Addresses
@@ -19,8 +19,9 @@ from qmailldap.forward.dialogue import Dialogue, MemberRefused, MemberTrouble
 from qmailldap.forward.limits import ForwardLimits
 from qmailldap.forward.machines import Greeted, Machines, Unreachable
 from qmailldap.forward.relay import Relay
-from qmailldap.forward.tls import ClusterTLS
+from qmailldap.forward.tls import ClusterTLS, NameNotVerifiable
 from qmailldap.interfaces import IForwardedSession, Relayed
+from qmailldap.ip import parse_ip
 from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy
@@ -89,29 +90,31 @@ class Forwarder:
         self._addresses = Addresses(reactor, reactor.nameResolver)
         self._machines = Machines(reactor, self._dial, limits)
         self._turns = Turns(reactor, limits.same_login, limits.same_login_wait)
-        self._under_way = 0
+        self._under_way: Counter[Member] = Counter()
 
-    async def log_in(self, account: Account, client: Client) -> ForwardedSession:
+    async def log_in(self, account: RemoteAccount, client: Client) -> ForwardedSession:
         """Log the client in on the member that keeps the account's mail.
 
         Raises `LoginRefused`: MEMBER_REFUSED with what the member has to say to PASS, and
         MAILHOST_UNREACHABLE for everything else that keeps the session from being forwarded.
         """
-        assert account.mail_host is not None
         member = self._cluster.member(account.mail_host)
         if client.ttl <= 1:
             raise _unreachable(member, "the session was forwarded too often already")
-        if self._under_way >= self._limits.logins:
-            raise _unreachable(member, f"{self._under_way} logins are under way at members")
+        under_way = self._under_way[member]
+        if under_way >= self._limits.logins:
+            raise _unreachable(member, f"{under_way} logins are under way there already")
         if any(octet in account.login + client.password for octet in b"\0\r\n"):
             raise _unreachable(member, "name or password cannot stand on a line")
-        self._under_way += 1
+        self._under_way[member] += 1
         try:
             return await self._log_in(member, account.login, client)
         except (MemberTrouble, Unreachable) as trouble:
             raise _unreachable(member, str(trouble)) from None
         finally:
-            self._under_way -= 1
+            self._under_way[member] -= 1
+            if not self._under_way[member]:
+                del self._under_way[member]
 
     async def _log_in(self, member: Member, login: bytes, client: Client) -> ForwardedSession:
         greeted = await self._reach(member)
@@ -133,6 +136,7 @@ class Forwarder:
     ) -> bytes:
         """`_converse` with a member that does not count how often a session is handed on."""
 
+        # Who is let in and then leaves is hung up on, which is what ends this then.
         def converse() -> Deferred[bytes]:
             return Deferred.fromCoroutine(self._converse(member, greeted, login, client))
 
@@ -186,9 +190,10 @@ class Forwarder:
     async def _secure(self, member: Member, dialogue: Dialogue) -> None:
         try:
             context = self._tls.context(member.mail_host)
+        except NameNotVerifiable as error:
+            raise MemberTrouble(f"cannot be verified: {error}") from None
+        try:
             await dialogue.ask(b"STLS", limit=self._limits.answer)
-        except ValueError as error:
-            raise MemberTrouble(f"has no name to be known by: {error}") from None
         except MemberRefused as refused:
             if self._tls.required:
                 raise MemberTrouble(f"speaks no TLS: {refused}") from None
@@ -203,13 +208,10 @@ def _unreachable(member: Member, why: str) -> LoginRefused:
 def _introduction(client: Client) -> bytes:
     """Who the client is, as the arguments of XCLIENT."""
     words = []
-    try:
-        address = ipaddress.ip_address(client.host.partition("%")[0])
-    except ValueError:
-        pass  # It came by a UNIX socket.
-    else:
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        words.append(f"ADDR={mapped or address}")
+    address = parse_ip(client.host)
+    # Those who come by a UNIX socket have none.
+    if address is not None:
+        words.append(f"ADDR={address}")
         if client.port:
             words.append(f"PORT={client.port}")
     if client.session:

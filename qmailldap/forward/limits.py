@@ -37,8 +37,8 @@ class ForwardLimits:
     """for one of these to end: mail programs may come in numbers, members in a circle wait for each
     other"""
 
-    logins: int = 5000
-    """logins of all names under way at members"""
+    logins: int = 500
+    """logins under way at one member, which may greet and then say no more"""
 
     idle: float = 31 * 60.0
     """without an octet either way until a joined session is ended (reference.md, "auth_pop")"""

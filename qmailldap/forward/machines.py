@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from qmailldap.control import ServerAddress
 from qmailldap.forward.dialogue import Dialogue, MemberRefused, MemberSilent, MemberTrouble
 from qmailldap.forward.limits import ForwardLimits
 
@@ -68,8 +69,7 @@ class _Machine:
     attempts: set[Deferred[Greeted]] = attrs.field(factory=set)
 
     def __str__(self) -> str:
-        shown = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{shown}:{self.port}"
+        return str(ServerAddress(self.address, self.port))
 
     def is_worth_a_try(self, now: float) -> bool:
         return not self.trouble or (not self.probed and now >= self.until)

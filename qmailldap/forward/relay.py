@@ -120,7 +120,7 @@ class Relay:
         the member has ended its own, or cannot be told, all is said.
         """
         if self.client.lost:
-            ending = self.member.told
+            ending = self.member.told or not self.member.plain
         else:
             ending = self.client.told or (self.client.silent and not self.member.plain)
         return self._linger if ending else self._idle
@@ -137,7 +137,13 @@ class Relay:
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class _Side(Protocol):
-    """One connection of a relay, and the producer for the transport of the other."""
+    """One connection of a relay, and the producer for the transport of the other.
+
+    ``plain``: without TLS between, with half-close, and what it is sent may go past its
+    buffer as long as that is ``_empty``. ``octets`` were handed to it. ``silent``: it will send no
+    more. ``deaf``: it takes no more. ``_finished``: it is to be told the end, behind all that was
+    written; ``told``: the kernel has it. ``lost``: it is gone.
+    """
 
     other: _Side
     transport: Any
@@ -147,17 +153,11 @@ class _Side(Protocol):
         self._name = name
         self._first = first
         self._started = False
-        # TLS has no half-close and works in writes of its own.
         self.plain = False
-        # Nothing waits in the transport: the next octets may go past its buffer.
         self._empty = False
-        # Octets handed to the transport.
         self.octets = 0
-        # It will send no more.
         self.silent = False
-        # It takes no more.
         self.deaf = False
-        # It is to be told the end, behind all that was written; and: it has been.
         self._finished = False
         self.told = False
         self.lost = False
@@ -174,8 +174,9 @@ class _Side(Protocol):
         self._started = True
         if self.lost:
             return
-        if ITCPTransport.providedBy(self.transport):
-            self.plain = not ISSLTransport.providedBy(self.transport)
+        self.plain = ITCPTransport.providedBy(self.transport) and not (
+            ISSLTransport.providedBy(self.transport)
+        )
         if self.plain:
             self.transport.bufferSize = _CHUNK
         if self._first:
@@ -230,8 +231,8 @@ class _Side(Protocol):
         # With a producer the transport would not come to an end.
         self.transport.unregisterProducer()
         if not self.plain:
-            # TLS reads on by itself until this side has ended, too.
-            self.writeConnectionLost()
+            # TLS reads on by itself until this side has ended, too. That it has told the end it
+            # does not say: a slow client may be taking octets for long.
             self.transport.loseConnection()
         elif self.silent:
             self.transport.loseConnection()

@@ -47,7 +47,7 @@ __all__ = ["CertificateRefused", "ClusterTLS", "NameNotVerifiable"]
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 _SHOWN_NAMES = 5
 # What a certificate can be compared with. Longer, or with empty labels, TLS could not say it.
-_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\Z", re.IGNORECASE)
+_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\Z", re.IGNORECASE | re.ASCII)
 # The X509_V_ERR numbers of x509_vfy.h that an administrator meets.
 _VERIFY_ERRORS = {
     7: "has a bad signature",

@@ -281,10 +281,15 @@ class POP3(pop3.POP3):
         else:
             if self._ended:
                 logout()
-            elif interface is IMaildrop:
-                self._open(user, avatar, logout)
-            else:
-                self._forward(user, avatar)
+                return
+            try:
+                if interface is IMaildrop:
+                    self._open(user, avatar, logout)
+                else:
+                    self._forward(user, avatar)
+            except BaseException:
+                logout()
+                raise
         finally:
             self._login = None
 

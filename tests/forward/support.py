@@ -60,6 +60,7 @@ class Wire(StringTransport):
         near = "2001:db8::ffff" if ":" in host else "192.0.2.1"
         super().__init__(end(near, 49152), end(host, port), lenient=True)
         self.host, self.port = host, port
+        self.begun = network.seconds()
         self.connector: Any = None
         self._network = network
         self._coming = b""

@@ -521,6 +521,7 @@ class Cluster(RuleBasedStateMachine):
         self.machines = make_machines(self.network)
         # Until when a machine is down at least: what this model knows.
         self.down_until: dict[str, float] = {}
+        self.last_greeting: dict[str, float] = {}
         self.logins: dict[int, tuple[float, Deferred[Greeted]]] = {}
         self.greeted: list[Greeted] = []
         self.count = 0
@@ -579,9 +580,8 @@ class Cluster(RuleBasedStateMachine):
     def a_machine_refuses(self, pick: int) -> None:
         wire = self.wire(pick, pending=True)
         if wire is not None:
-            self.down_until[wire.host] = self.now() + LIMITS.down
             wire.fail()
-            self.nobody_tries(wire.host)
+            self.it_failed(wire)
 
     @rule(pick=picks)
     def we_cannot_connect(self, pick: int) -> None:
@@ -596,15 +596,15 @@ class Cluster(RuleBasedStateMachine):
             wire.say(greeting)
             if wire in self.in_use():
                 self.down_until.pop(wire.host, None)
+                self.last_greeting[wire.host] = self.now()
 
     @rule(pick=picks, how=st.sampled_from(["close", "lose"]))
     def a_machine_closes(self, pick: int, how: str) -> None:
         wire = self.wire(pick, pending=False)
         if wire is not None:
-            self.down_until[wire.host] = self.now() + LIMITS.down
             getattr(wire, how)()
             self.network.settle()
-            self.nobody_tries(wire.host)
+            self.it_failed(wire)
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.25, 1.0, 5.0, 10.0, 30.0]))
     def time_passes(self, seconds: float) -> None:
@@ -617,7 +617,12 @@ class Cluster(RuleBasedStateMachine):
                 self.network.settle()
         self.network.settle()
 
-    def nobody_tries(self, host: str) -> None:
+    def it_failed(self, wire: Wire) -> None:
+        """The machine is down, and nobody tries it, unless it has greeted others meanwhile."""
+        host = wire.host
+        if self.last_greeting.get(host, -1.0) >= wire.begun:
+            return
+        self.down_until[host] = self.now() + LIMITS.down
         self.network.settle()
         in_use = self.in_use()
         assert not [

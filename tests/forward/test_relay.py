@@ -663,12 +663,24 @@ class TLSTests(LoopbackTestCase):
         relay.until(lambda: relay.ends)
 
     def test_a_client_that_does_not_close_is_given_up(self) -> None:
-        relay = self.joined(client_tls=self.client_tls, linger=10)
+        relay = self.joined(client_tls=self.client_tls, idle=100, linger=10)
         relay.turn(10)
         relay.member.close()
         relay.until(lambda: relay.client.ended)
-        relay.clock.advance(10)
+        relay.clock.advance(100)
         self.ended(relay, "member-closed")
+
+    def test_a_client_may_take_long_for_what_the_member_has_left(self) -> None:
+        relay = self.joined(client_tls=self.client_tls, small=BOTH, idle=100, linger=10)
+        relay.turn(10)
+        relay.client.reading = False
+        relay.member.send(octets(50_000))
+        relay.member.half_close()
+        relay.turn(50)
+        relay.clock.advance(50)
+        relay.client.reading = True
+        relay.until(lambda: relay.client.ended)
+        self.assertTrue(relay.client.got == octets(50_000))
 
 
 class LayerTests(LoopbackTestCase):

@@ -19,7 +19,7 @@ from .members import ScriptedMember
 from .ports import HOST, unused_port
 from .scripts import original
 from .site import PASSWORD
-from .users import Owner
+from .users import OWNER, Owner
 
 OWNERS: dict[str, Owner] = {"ann": (21001, 22001), "bob": (21002, 22002), "cat": (21003, 22003)}
 WRONG = "-ERR [AUTH] authorization failed"
@@ -233,6 +233,29 @@ class ListeningTests(ClusterTestCase):
             self.assertEqual(brief(answers), brief(direct))
         for number in self.members:
             await self.in_log(number, r" login user=joe peer=192\.0\.2\.7 ")
+
+
+class DefaultsTests(ClusterTestCase):
+    async def test_what_a_record_leaves_out_the_member_knows_and_the_front_need_not(self) -> None:
+        maildir = self.user(
+            "joe",
+            messages=[MESSAGES["plain"]],
+            mailHost=mail_host(2),
+            homeDirectory=None,
+            mailMessageStore="0",
+            qmailUID=None,
+            qmailGID=None,
+        )
+        uid, gid = OWNER
+        store = str(maildir.path.parent.parent)
+        self.slapd = self.new_slapd()
+        self.new_member(1, self.routes(2))
+        files = {"ldapuid": str(uid), "ldapgid": str(gid), "ldapmessagestore": store}
+        self.new_member(2, self.routes(2), files)
+        await self.start_members()
+        for front in self.members:
+            answers = await self.session_at(front, LOGIN + b"STAT\r\nQUIT\r\n")
+            self.assertIn(b"\r\n+OK 1 ", answers)
 
 
 class RefusalTests(ClusterTestCase):

@@ -61,6 +61,15 @@ class ListeningTests(SiteTestCase):
                 await deferToThread(refuse_or_accept, port, "joe", PASSWORD), "accepted"
             )
 
+    async def test_as_many_connections_are_taken_as_the_host_allows(self) -> None:
+        self.user("joe")
+        await self.start(before=["prlimit", "--nofile=100:300", "--"])
+        limits = Path(f"/proc/{self.server.network.pid}/limits").read_text()
+        self.assertRegex(limits, r"Max open files +300 +300 ")
+        connections = [await self.connect() for _ in range(150)]
+        self.assertEqual({each.greeting[:4] for each in connections}, {b"+OK "})
+        await self.assert_serves("joe")
+
     async def test_the_tac_file_starts_the_same_server(self) -> None:
         self.user("joe", messages=[MESSAGES["plain"]])
         self.slapd = self.new_slapd()
