@@ -55,6 +55,7 @@ DEFAULT_CONTROL = "/var/qmail/control"
 DEFAULT_LISTEN = "tcp:110"
 
 _WAITING_FOR_A_THREAD = 10_000
+_NAME_THREADS = 20
 
 _log = Logger(namespace="qmailldap.service")
 
@@ -340,14 +341,15 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     checker = LDAPChecker(directory, proof, defaults, reactor, local, cluster.keeps)
     keepers = None if separation is None else separation.keepers
     owners = Owners(mail_threads, keepers, control.dirmaker)
-    forwarder = Forwarder(reactor, cluster, forwarder_tls)
+    # Nothing is lost when a lookup is broken off.
+    name_threads = Workers(reactor, "names", _NAME_THREADS, _WAITING_FOR_A_THREAD, stop_limit=1)
+    forwarder = Forwarder(reactor, cluster, forwarder_tls, name_threads)
     realm = MailRealm(owners, forwarder, mail_threads, reactor)
-    factory = POP3Factory(
-        Portal(realm, [checker]),
-        control.me or socket.gethostname(),
-        reactor,
-        trusts=cluster.trusts,
-    )
+    portal, hostname = Portal(realm, [checker]), control.me or socket.gethostname()
+    factory = POP3Factory(portal, hostname, reactor, trusts=cluster.trusts)
+    # A proxy need not say whom it speaks for, and is then the peer itself; and whom, it says only
+    # when the client has been greeted.
+    proxied = POP3Factory(portal, hostname, reactor)
 
     server = POP3Service(control)
     # Stopped in the opposite order: nobody new is let in, then nothing more is begun. Started in
@@ -358,10 +360,12 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         _Running(_tell_own_rights, lambda: None).setServiceParent(server)
     _Running(mail_threads.start, mail_threads.stop).setServiceParent(server)
     _Running(hash_threads.start, hash_threads.stop).setServiceParent(server)
+    _Running(name_threads.start, name_threads.stop).setServiceParent(server)
     _Running(directory.start, directory.stop).setServiceParent(server)
     for endpoint in options["listen"]:
         try:
-            listening = listener(endpoint, factory, reactor=reactor)
+            behind_proxy = endpoint.startswith("haproxy:")
+            listening = listener(endpoint, proxied if behind_proxy else factory, reactor=reactor)
             listening.endpoint = _Listening(listening.endpoint, cluster.listens_on)
             listening.setName(f"--listen {endpoint}")
             listening.setServiceParent(server)

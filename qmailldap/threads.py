@@ -60,6 +60,7 @@ class Workers:
         threads: int,
         queue_limit: int,
         wait_limit: float = WAIT_LIMIT,
+        stop_limit: float = STOP_LIMIT,
     ) -> None:
         self._reactor = reactor
         self._name = name
@@ -68,6 +69,7 @@ class Workers:
         self._pool.threadFactory = _DaemonThread
         self._queue_limit = queue_limit
         self._wait_limit = wait_limit
+        self._stop_limit = stop_limit
         self._jobs: set[_Job[Any]] = set()
         self._stopped = False
 
@@ -77,7 +79,7 @@ class Workers:
     def stop(self) -> Deferred[None]:
         """Take no more work and give up what has not begun; fires when the rest is done.
 
-        That is after `STOP_LIMIT` at most.
+        That is after ``stop_limit`` seconds at most.
         """
         if self._stopped:
             return succeed(None)
@@ -92,7 +94,7 @@ class Workers:
 
         # Not a thread of the reactor's own pool: the reactor would wait for it without a limit.
         threading.Thread(target=stop_and_tell, name=f"{self._name}-stop", daemon=True).start()
-        return ended.addTimeout(STOP_LIMIT, self._reactor).addErrback(self._still_at_work)
+        return ended.addTimeout(self._stop_limit, self._reactor).addErrback(self._still_at_work)
 
     def __call__(
         self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -119,7 +121,7 @@ class Workers:
     def _still_at_work(self, failure: Failure) -> None:
         failure.trap(TimeoutError)
         _log.warn(
-            "threads {name} did not end within {limit:.0f} s", name=self._name, limit=STOP_LIMIT
+            "threads {name} did not end within {limit:g} s", name=self._name, limit=self._stop_limit
         )
 
 

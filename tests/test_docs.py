@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.control import Control
 from qmailldap.forward import ForwardLimits
-from qmailldap.forward.addresses import REMEMBERED
+from qmailldap.forward.addresses import KEPT, REMEMBERED
 from qmailldap.forward.dialogue import LONGEST_ANSWER
 from qmailldap.forward.machines import MOST_ADDRESSES
 from qmailldap.pop3 import Limits
@@ -87,10 +87,11 @@ class ManualTests(SynchronousTestCase):
             ("the answer to PASS", f"{limits.password:g} s"),
             ("a line of an answer", f"{LONGEST_ANSWER} octets"),
             ("addresses of a name that are tried", f"{MOST_ADDRESSES}"),
-            ("what is known of a name", f"{REMEMBERED:g} s"),
+            ("addresses of a name, until it is looked up again", f"{REMEMBERED:g} s"),
+            ("the same, while that takes its time or fails", f"{KEPT / 60:g} minutes"),
             ("a machine that is down is left alone", f"{limits.down:g} s"),
             (
-                "logins of one name under way at members that do not trust this one",
+                "logins of one user under way at members that do not trust this one",
                 f"{limits.same_login}; more wait for {limits.same_login_wait:g} s",
             ),
             ("logins under way at one member", f"{limits.logins}"),

@@ -28,8 +28,8 @@ def dial(
     call = _Call(reactor, explain)
     try:
         connector: IConnector = reactor.connectTCP(address, port, call, timeout=limit)
-    except OSError as error:
-        # The scope of an address need not be an interface of this host.
+    except (OSError, ValueError) as error:
+        # The scope of an address need not be an interface of this host, or make any sense.
         return fail(ConnectError(string=str(error)))
 
     def give_up(_: Deferred[Dialogue]) -> None:

@@ -24,7 +24,7 @@ from qmailldap.interfaces import IForwardedSession, Relayed
 from qmailldap.ip import parse_ip
 from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused, Refusal
-from qmailldap.threads import Busy
+from qmailldap.threads import Busy, Offload
 from qmailldap.turns import Turns
 
 __all__ = ["ForwardedSession", "Forwarder"]
@@ -74,20 +74,24 @@ class ForwardedSession:
 
 
 class Forwarder:
-    """The way to all other members; ``reactor`` connects, resolves names and has a clock."""
+    """The way to all other members.
+
+    ``reactor`` connects and has a clock, ``offload`` is where names are resolved.
+    """
 
     def __init__(
         self,
         reactor: Any,
         cluster: Cluster,
         tls: ClusterTLS,
+        offload: Offload,
         limits: ForwardLimits = ForwardLimits(),  # noqa: B008  # frozen
     ) -> None:
         self._reactor = reactor
         self._cluster = cluster
         self._tls = tls
         self._limits = limits
-        self._addresses = Addresses(reactor, reactor.nameResolver)
+        self._addresses = Addresses(reactor, offload)
         self._machines = Machines(reactor, self._dial, limits)
         self._turns = Turns(reactor, limits.same_login, limits.same_login_wait)
         self._under_way: Counter[Member] = Counter()
@@ -108,7 +112,7 @@ class Forwarder:
             raise _unreachable(member, "name or password cannot stand on a line")
         self._under_way[member] += 1
         try:
-            return await self._log_in(member, account.login, client)
+            return await self._log_in(member, account, client)
         except (MemberTrouble, Unreachable) as trouble:
             raise _unreachable(member, str(trouble)) from None
         finally:
@@ -116,13 +120,15 @@ class Forwarder:
             if not self._under_way[member]:
                 del self._under_way[member]
 
-    async def _log_in(self, member: Member, login: bytes, client: Client) -> ForwardedSession:
+    async def _log_in(
+        self, member: Member, account: RemoteAccount, client: Client
+    ) -> ForwardedSession:
         greeted = await self._reach(member)
         try:
             if greeted.greeting.startswith(_XCLIENT):
-                answer = await self._converse(member, greeted, login, client)
+                answer = await self._converse(member, greeted, account.login, client)
             else:
-                answer = await self._in_turn(member, greeted, login, client)
+                answer = await self._in_turn(member, greeted, account, client)
         except MemberTrouble as trouble:
             greeted.dialogue.hang_up()
             raise MemberTrouble(f"{greeted.where} {trouble}") from None
@@ -132,19 +138,19 @@ class Forwarder:
         return ForwardedSession(self._reactor, self._limits, member.mail_host, greeted, answer)
 
     async def _in_turn(
-        self, member: Member, greeted: Greeted, login: bytes, client: Client
+        self, member: Member, greeted: Greeted, account: RemoteAccount, client: Client
     ) -> bytes:
         """`_converse` with a member that does not count how often a session is handed on."""
 
         # Who is let in and then leaves is hung up on, which is what ends this then.
         def converse() -> Deferred[bytes]:
-            return Deferred.fromCoroutine(self._converse(member, greeted, login, client))
+            return Deferred.fromCoroutine(self._converse(member, greeted, account.login, client))
 
         try:
-            return await self._turns.take(login.decode("latin-1"), converse)
+            return await self._turns.take(account.dn.lower(), converse)
         except Busy:
             raise MemberTrouble(
-                f"was not spoken to: {self._limits.same_login} logins of this name are under way"
+                f"was not spoken to: {self._limits.same_login} logins of this user are under way"
                 " at members. Do they forward to each other?"
             ) from None
 
@@ -212,7 +218,7 @@ def _introduction(client: Client) -> bytes:
     # Those who come by a UNIX socket have none.
     if address is not None:
         words.append(f"ADDR={address}")
-        if client.port:
+        if 0 < client.port < 65536:  # A proxy may say anything.
             words.append(f"PORT={client.port}")
     if client.session:
         words.append(f"SESSION={client.session}")

@@ -30,7 +30,7 @@ class ForwardLimits:
     """for which a machine that does not greet is left alone"""
 
     same_login: int = 5
-    """logins of one name under way at members that do not count the hops of a session; more of them
+    """logins of one user under way at members that do not count the hops of a session; more of them
     are taken for members that forward to each other"""
 
     same_login_wait: float = 0.3

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from qmailldap.control import ServerAddress
 from qmailldap.forward.dialogue import Dialogue, MemberRefused, MemberSilent, MemberTrouble
 from qmailldap.forward.limits import ForwardLimits
+from qmailldap.printable import printable
 
 __all__ = ["MOST_ADDRESSES", "Dial", "Greeted", "Machines", "Unreachable"]
 
@@ -69,7 +70,9 @@ class _Machine:
     attempts: set[Deferred[Greeted]] = attrs.field(factory=set)
 
     def __str__(self) -> str:
-        return str(ServerAddress(self.address, self.port))
+        shown = str(ServerAddress(self.address, self.port))
+        # A scope may be any text.
+        return printable(shown.encode("utf-8", "replace")).strip('"')
 
     def is_worth_a_try(self, now: float) -> bool:
         return not self.trouble or (not self.probed and now >= self.until)

@@ -25,6 +25,10 @@ __all__ = ["Relay"]
 # Octets read at once, and so held for a side that takes no more. It is what Twisted sends at once.
 _CHUNK = 128 * 1024
 
+# Octets that a side may still send when the other is gone, until it has noticed: enough for the
+# answers of most sessions up to their QUIT, too few to keep a member busy for nobody.
+_MOST_UNWANTED = 1024 * 1024
+
 
 class Relay:
     """Joins ``client`` and ``member``, two protocols that take over one connection each.
@@ -156,6 +160,8 @@ class _Side(Protocol):
         self.plain = False
         self._empty = False
         self.octets = 0
+        # Octets that came from it when the other was gone.
+        self._unwanted = 0
         self.silent = False
         self.deaf = False
         self._finished = False
@@ -196,6 +202,10 @@ class _Side(Protocol):
         elif not self.other.deaf:
             self._relay.moved()
             self.other.send(data)
+        elif self.other.lost:
+            self._unwanted += len(data)
+            if self._unwanted > _MOST_UNWANTED:
+                self.transport.abortConnection()
 
     def send(self, data: bytes) -> None:
         self.octets += len(data)
@@ -208,6 +218,9 @@ class _Side(Protocol):
                 # Not told to the transport: it would close without reading what is there to read.
                 self.deaf = True
                 self._relay.came_to_an_end(f"{self._name}-lost")
+                if self.silent:
+                    # There is nothing to read, by which its end would be found.
+                    self.transport.abortConnection()
                 return
             data = data[sent:]
             self._empty = False

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ParamSpec, TypeVar, cast
 
 from twisted.internet import error
 from twisted.internet.base import BaseConnector
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IHostnameResolver,
-    IHostResolution,
-    IResolutionReceiver,
-)
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
+from qmailldap.forward.addresses import resolve
 from tests.test_cluster import end
 
-__all__ = ["ForwardTestCase", "Network", "Resolver", "Wire", "our_own_fault", "refused"]
+__all__ = ["ForwardTestCase", "Names", "Network", "Wire", "our_own_fault", "refused"]
 
 READ_AT_ONCE = 64 * 1024
 """Octets that a real transport hands over at a time."""
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -167,45 +161,31 @@ class _Connector(BaseConnector):
         return self._wire
 
 
-@implementer(IHostResolution)
-class _Resolution:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def cancel(self) -> None:
-        # As that of the resolver which reactors begin with.
-        raise NotImplementedError
-
-
-@implementer(IHostnameResolver)
-class Resolver:
-    """Knows what is in ``known``, and of other names what it is told later, if anything."""
+class Names:
+    """Where names are looked up: it knows what is in ``known``, and others when it is told."""
 
     def __init__(self) -> None:
         self.known: dict[str, Sequence[str]] = {}
         self.asked: list[str] = []
-        self.receivers: list[IResolutionReceiver] = []
+        self.lookups: list[Deferred[Any]] = []
 
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        resolution = _Resolution(hostName)
-        self.asked.append(hostName)
-        self.receivers.append(resolutionReceiver)
-        resolutionReceiver.resolutionBegan(resolution)
-        if hostName in self.known:
-            self.answer(*self.known[hostName])
-        return resolution
+    def __call__(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
+        assert function is cast(Any, resolve), function
+        (host,) = cast("tuple[str]", args)
+        self.asked.append(host)
+        lookup: Deferred[Any] = Deferred()
+        self.lookups.append(lookup)
+        if host in self.known:
+            self.answer(*self.known[host])
+        return lookup
 
     def answer(self, *addresses: str, which: int = -1) -> None:
-        for address in addresses:
-            self.receivers[which].addressResolved(end(address, 0))
-        self.receivers[which].resolutionComplete()
+        self.lookups[which].callback(addresses)
+
+    def fail(self, error: Exception, which: int = -1) -> None:
+        self.lookups[which].errback(error)
 
 
 class Network(Clock):
@@ -213,7 +193,7 @@ class Network(Clock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.nameResolver = Resolver()
+        self.names = Names()
         self.wires: list[Wire] = []
         self.fault: Exception | None = None
 

@@ -367,7 +367,7 @@ class EndTests(LoopbackTestCase):
     def test_what_was_sent_to_a_member_reaches_it_though_the_client_is_gone(self) -> None:
         relay = self.joined()
         relay.member.reading = False
-        relay.member.send(octets(2_000_000))
+        relay.member.send(octets(1_000_000))
         relay.client.send(b"DELE 1\r\nQUIT\r\n")
         relay.turn(5)
         relay.client.abort()
@@ -378,6 +378,27 @@ class EndTests(LoopbackTestCase):
         self.assertFalse(relay.member.reset)
         relay.member.close()
         self.ended(relay, "client-lost")
+
+    def test_a_member_is_not_kept_busy_for_nobody(self) -> None:
+        relay = self.joined()
+        relay.client.send(b"RETR 1\r\n" * 1000)
+        relay.until(lambda: len(relay.member.got) == 8000)
+        relay.client.abort()
+        relay.member.send(octets(20_000_000))
+        relay.until(lambda: relay.member.reset)
+        self.ended(relay, "client-lost")
+
+    def test_a_client_that_breaks_after_it_closed_its_side_is_noticed(self) -> None:
+        relay = self.joined()
+        relay.client.half_close()
+        relay.until(lambda: relay.member.ended)
+        relay.client.abort()
+        for _ in range(5):
+            relay.member.send(b"+OK\r\n")
+            relay.turn(5)
+        self.assertTrue(relay.relay.client.lost)
+        relay.member.half_close()
+        self.ended(relay, "client-closed")
 
     def test_writing_to_a_member_that_has_closed_loses_nothing_of_what_it_sent(self) -> None:
         relay = self.joined(small=("client",))

@@ -110,9 +110,24 @@ class ListeningTests(SiteTestCase):
         await self.slapd.start()
         port = unused_port()
         self.server = self.new_server(
-            self.slapd.address, listen=[f"haproxy:tcp:{port}:interface={HOST}"]
+            self.slapd.address,
+            listen=[f"haproxy:tcp:{port}:interface={HOST}"],
+            # A proxy that does not say whom it speaks for is not to be taken for its clients.
+            control={"pop3trusted": HOST},
         )
         await self.server.start()
+        connection = await self.connect()
+        self.assertIn(b"[XCLIENT]", connection.greeting)
+
+        def unknown() -> bytes:
+            with socket.create_connection((HOST, port), 10) as connection:
+                connection.sendall(b"PROXY UNKNOWN\r\nXCLIENT ADDR=192.0.2.9\r\nQUIT\r\n")
+                with connection.makefile("rb") as received:
+                    return received.read()
+
+        answers = await deferToThread(unknown)
+        self.assertNotIn(b"[XCLIENT]", answers)
+        self.assertIn(b"\r\n-ERR authorization first\r\n", answers)
 
         def session() -> bytes:
             with socket.create_connection((HOST, port), 10) as connection:
