@@ -121,7 +121,7 @@ class ListeningTests(SiteTestCase):
 
         def unknown() -> bytes:
             with socket.create_connection((HOST, port), 10) as connection:
-                connection.sendall(b"PROXY UNKNOWN\r\nXCLIENT ADDR=192.0.2.9\r\nQUIT\r\n")
+                connection.sendall(b"PROXY UNKNOWN x\r\nXCLIENT ADDR=192.0.2.9\r\nQUIT\r\n")
                 with connection.makefile("rb") as received:
                     return received.read()
 
