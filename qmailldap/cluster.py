@@ -48,6 +48,11 @@ class Cluster:
         self._trusted = control.pop3trusted
         self._listening: set[tuple[IPAddress, int]] = set()
 
+    @property
+    def own_names(self) -> str:
+        """What this host is called, for people: me and ldapclusterhosts."""
+        return ", ".join(sorted(self._own_names))
+
     def keeps(self, mail_host: str) -> bool:
         """Whether this host keeps the mail of a record with that mailHost.
 

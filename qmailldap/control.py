@@ -172,6 +172,9 @@ def read_control(directory: str | os.PathLike[str]) -> Control:
     cluster_ca = files.existing("pop3clusterca")
     if cluster_ca is not None and cluster_tls < 2:
         files.warn("pop3clusterca", "is not used: only pop3clustertls 2 verifies certificates")
+    routes = _routes(files)
+    if routes and not cluster:
+        files.warn("pop3routes", "is not used: ldapcluster is not 1")
     return Control(
         ldapserver=ldapserver,
         me=me,
@@ -191,7 +194,7 @@ def read_control(directory: str | os.PathLike[str]) -> Control:
         ),
         ldapcluster=cluster,
         ldapclusterhosts=files.list("ldapclusterhosts"),
-        pop3routes=_routes(files),
+        pop3routes=routes,
         pop3trusted=tuple(_network(files, line) for line in files.list("pop3trusted")),
         pop3clustertls=cluster_tls,
         pop3clusterca=cluster_ca,
@@ -384,6 +387,8 @@ def _network(files: _Files, line: str) -> ipaddress.IPv4Network | ipaddress.IPv6
         network = ipaddress.ip_network(line, strict=False) if _CIDR.match(line) else None
     except ValueError:
         network = None
+    if network is not None and network.prefixlen == 0:
+        files.warn("pop3trusted", f"{line} lets every client say that it is another")
     if network is None:
         problem = f"{line!r} is neither an address nor a network such as 192.0.2.0/24"
         raise files.error("pop3trusted", problem)

@@ -312,6 +312,16 @@ class ControlTests(SynchronousTestCase):
             ],
         )
 
+    def test_trusting_everybody_is_warned_of(self) -> None:
+        for network in ("0.0.0.0/0", "::/0"):
+            (warning,) = self.read(pop3trusted=f"192.0.2.0/24\n{network}").warnings
+            self.assertIn(f"pop3trusted: {network} lets every client say", warning)
+
+    def test_routes_that_nobody_takes_are_warned_of(self) -> None:
+        (warning,) = self.read(pop3routes="mail2:10.0.0.2").warnings
+        self.assertIn("pop3routes: is not used: ldapcluster is not 1", warning)
+        self.assertEqual(self.read(me="mail1", ldapcluster="1").warnings, ())
+
     def test_who_cannot_be_trusted_is_named_as_the_fault(self) -> None:
         for value in (
             "mail2.example.org",

@@ -104,7 +104,10 @@ class Forwarder:
         """
         member = self._cluster.member(account.mail_host)
         if client.ttl <= 1:
-            raise _unreachable(member, "the session was forwarded too often already")
+            raise _unreachable(
+                member,
+                "the session was forwarded too often already, or by one who does not count it",
+            )
         under_way = self._under_way[member]
         if under_way >= self._limits.logins:
             raise _unreachable(member, f"{under_way} logins are under way there already")
@@ -169,7 +172,7 @@ class Forwarder:
         near, far = dialogue.transport.getHost(), dialogue.transport.getPeer()
         if self._cluster.is_ourselves(near, far):
             dialogue.hang_up()
-            raise Unreachable("is this server itself")
+            raise Unreachable(f"is this server itself, which goes by {self._cluster.own_names}")
         return dialogue
 
     async def _converse(
