@@ -19,14 +19,19 @@ from qmailldap.ip import parse_ip
 from qmailldap.quota import Quota
 
 __all__ = [
+    "DEFAULT_CONTROL",
     "DOT_MODES",
     "POP3_PORT",
     "Control",
     "ControlError",
     "Route",
     "ServerAddress",
+    "default_control",
     "read_control",
 ]
+
+DEFAULT_CONTROL = "/var/qmail/control"
+"""Where the control files are, unless somebody says otherwise."""
 
 DOT_MODES = ("both", "dotonly", "ldaponly", "ldapwithprog", "none")
 LDAP_PORT = 389
@@ -137,6 +142,11 @@ class Control:
             quota=self.defaultquota,
             delivery=self.defaultdelivery,
         )
+
+
+def default_control() -> str:
+    """The control directory that the environment names by QMAILLDAP_CONTROL, else the usual one."""
+    return os.environ.get("QMAILLDAP_CONTROL") or DEFAULT_CONTROL
 
 
 def read_control(directory: str | os.PathLike[str]) -> Control:

@@ -28,7 +28,7 @@ from zope.interface import implementer
 import qmailldap
 from qmailldap.checker import HashProof, LDAPChecker, Proof, RebindProof
 from qmailldap.cluster import Cluster
-from qmailldap.control import Control, ControlError, read_control
+from qmailldap.control import DEFAULT_CONTROL, Control, ControlError, read_control
 from qmailldap.directory import Directory
 from qmailldap.forward import ClusterTLS, Forwarder
 from qmailldap.local_users import LocalUsers
@@ -51,7 +51,6 @@ __all__ = [
 ]
 
 NAME = "qmailldap-pop3"
-DEFAULT_CONTROL = "/var/qmail/control"
 DEFAULT_LISTEN = "tcp:110"
 
 _WAITING_FOR_A_THREAD = 10_000

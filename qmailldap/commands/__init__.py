@@ -1,24 +1,37 @@
-"""The command lines: thin, on the same objects that the server uses."""
+"""The command lines: thin, on the same objects that the server uses.
+
+A command is loaded when it is called, and `auth_pop` is started for every login: so nothing is
+imported here.
+"""
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-import qmailldap
-from qmailldap.commands import demo
+__all__ = ["COMMANDS", "main"]
 
-__all__ = ["main"]
+COMMANDS = ("demo",)
+"""The subcommands; each is the module of its name, with `add_to` for its part of the parser."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """The console script ``qmailldap``; returns its exit code, None for success."""
+    import argparse
+
+    import qmailldap
+
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="qmailldap", description="Tools for a POP3 server on a qmail-ldap directory."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {qmailldap.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    demo.add_to(commands)
+    # One that is named needs no other; all of them make the list of --help.
+    named = [command for command in COMMANDS if arguments[:1] == [command]]
+    for command in named or COMMANDS:
+        import_module(f"qmailldap.commands.{command}").add_to(commands)
     options = parser.parse_args(arguments)
     result: int | None = options.run(options)
     return result

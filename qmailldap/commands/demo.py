@@ -22,7 +22,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from qmailldap.account import LOWEST_ID
 from qmailldap.commands.demo_messages import MAIL
-from qmailldap.directory import EmbeddedDirectory
+from qmailldap.directory.embedded import EmbeddedDirectory
 from qmailldap.privsep.rights import Identity, UnknownIdentity, find_identity
 from qmailldap.service import Options, makeService
 

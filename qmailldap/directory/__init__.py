@@ -4,19 +4,17 @@ Only octets, entries and yes or no leave this room; it knows nothing of accounts
 From the outside in: `directory` decides which server is asked, `_server` is one server and its
 health, `_pool` its connections, `_client` one connection, `_frames` the octets of it; `search` and
 `results` say without any I/O what is asked and what an answer means. `embedded` is a small server
-of our own for the demo and for tests.
+of our own for the demo and for tests; it is not imported here, as it takes its time to load.
 """
 
-from qmailldap.directory.directory import Directory
-from qmailldap.directory.embedded import EmbeddedDirectory
+from qmailldap.directory.directory import Answer, Directory
 from qmailldap.directory.errors import DirectoryUnavailable, EntryTooLarge
-from qmailldap.directory.search import Search, search_filter
+from qmailldap.directory.search import Search
 
 __all__ = [
+    "Answer",
     "Directory",
     "DirectoryUnavailable",
-    "EmbeddedDirectory",
     "EntryTooLarge",
     "Search",
-    "search_filter",
 ]

@@ -12,7 +12,7 @@ from everyone: where it goes wrong in one of these ways, the health's probe, a s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -97,7 +97,7 @@ class Server:
         settings: ServerSettings,
     ) -> None:
         self._clock = clock
-        self._address = address
+        self.address = address
         self._connect = connect
         self._settings = settings
         self._searching = Pool(
@@ -121,7 +121,7 @@ class Server:
         self._unfinished = 0
 
     def __str__(self) -> str:
-        return str(self._address)
+        return str(self.address)
 
     @property
     def up(self) -> bool:
@@ -137,21 +137,15 @@ class Server:
         """Have a connection before the first login needs it; what fails is seen to."""
         self._health.probe()
 
-    async def search(self, login: bytes, limit: float) -> tuple[Entry, ...]:
-        """The entries found for ``login``, at most two, had within ``limit`` seconds."""
-        request = self._settings.search.request(login, limit)
-        answer = await self._search(request, limit)
-        result = answer.result
-        self._judge(result)
-        if result.code == SUCCESS:
-            return answer.entries
-        if result.code == SIZE_LIMIT_EXCEEDED and len(answer.entries) == ENTRIES_ASKED_FOR:
-            return answer.entries
-        if result.code == NO_SUCH_OBJECT:
-            base = self._settings.search.base or "(not set)"
-            self._health.complain(f"has no entry ldapbasedn, which is {base}: {result.name}")
-            raise ServerTrouble(f"it has no entry ldapbasedn: {result.name}")
-        raise self._trouble("a search", result)
+    async def search(
+        self, filter: Any, limit: float, more: Iterable[str] = ()
+    ) -> tuple[Entry, ...]:
+        """The entries that a filter matches, at most two, had within ``limit`` seconds."""
+        return await self._entries(self._settings.search.request(filter, limit, more), limit)
+
+    async def check(self, limit: float) -> tuple[Entry, ...]:
+        """The entry of the search base."""
+        return await self._entries(self._settings.search.check_request(limit), limit)
 
     async def prove(self, dn: bytes, password: bytes, limit: float) -> bool:
         """Whether a bind as ``dn`` with ``password`` succeeds, known within ``limit`` seconds."""
@@ -182,6 +176,21 @@ class Server:
         self._drop_all("the directory was stopped")
         closed = DeferredList([connection.closed for connection in self._connections])
         return closed.addCallback(lambda _: None)
+
+    async def _entries(self, request: Any, limit: float) -> tuple[Entry, ...]:
+        """What a search finds; ends that leave open what there is are the server's trouble."""
+        answer = await self._search(request, limit)
+        result = answer.result
+        self._judge(result)
+        if result.code == SUCCESS:
+            return answer.entries
+        if result.code == SIZE_LIMIT_EXCEEDED and len(answer.entries) == ENTRIES_ASKED_FOR:
+            return answer.entries
+        if result.code == NO_SUCH_OBJECT:
+            base = self._settings.search.base or "(not set)"
+            self._health.complain(f"has no entry ldapbasedn, which is {base}: {result.name}")
+            raise ServerTrouble(f"it has no entry ldapbasedn: {result.name}")
+        raise self._trouble("a search", result)
 
     async def _search(self, request: Any, limit: float) -> SearchAnswer:
         """Make the search; note whether it is finished, and leave what it found to be judged."""
@@ -260,7 +269,7 @@ class Server:
         limit = self._settings.attempt_limit
         factory = _ConnectionFactory(self._clock, self._settings.silence_limit, self._on_lost)
         try:
-            made = self._connect(self._address, factory).addTimeout(limit, self._clock)
+            made = self._connect(self.address, factory).addTimeout(limit, self._clock)
             connection = cast(Connection, await made)
         except CancelledError:
             raise

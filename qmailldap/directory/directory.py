@@ -9,9 +9,10 @@ ago or more are tried; logins that come together share one attempt to connect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Generic, TypeVar
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
@@ -20,9 +21,16 @@ from qmailldap.account import Entry
 from qmailldap.control import Control, ServerAddress
 from qmailldap.directory._server import Connector, Server, ServerSettings
 from qmailldap.directory.errors import ConnectionDropped, DirectoryUnavailable, ServerTrouble
-from qmailldap.directory.search import Search
+from qmailldap.directory.search import Search, equals
 
-__all__ = ["ATTEMPT_LIMIT", "CONNECTIONS", "QUEUE_LIMIT", "REBIND_CONNECTIONS", "Directory"]
+__all__ = [
+    "ATTEMPT_LIMIT",
+    "CONNECTIONS",
+    "QUEUE_LIMIT",
+    "REBIND_CONNECTIONS",
+    "Answer",
+    "Directory",
+]
 
 CONNECTIONS = 4
 """Connections to one server that searches share."""
@@ -39,6 +47,16 @@ ATTEMPT_LIMIT = 5.0
 Also those of connecting and binding, or half of ldaptimeout if that is less."""
 
 T = TypeVar("T")
+
+
+@attrs.frozen
+class Answer(Generic[T]):
+    """What a server has answered: which one, after how many seconds, what went wrong before."""
+
+    value: T
+    server: ServerAddress
+    seconds: float
+    troubles: tuple[str, ...] = ()
 
 
 class Directory:
@@ -61,8 +79,9 @@ class Directory:
         self._clock = reactor
         self._timeout = float(control.ldaptimeout)
         self._queue_limit = queue_limit
+        self._search = Search(control)
         settings = ServerSettings(
-            search=Search(control),
+            search=self._search,
             dn=control.ldaplogin.encode("utf-8"),
             # A password without a name would be no bind as anyone (RFC 4513, section 5.1).
             password=control.ldappassword if control.ldaplogin else b"",
@@ -95,7 +114,22 @@ class Directory:
         Raises `DirectoryUnavailable` when no server has answered within ldaptimeout, and
         `EntryTooLarge` when one has answered with an entry that cannot be a login's.
         """
-        return await self._within_the_time(lambda server, limit: server.search(login, limit))
+        return (await self.search(self._search.filter(equals("uid", login)))).value
+
+    async def search(self, filter: Any, more: Iterable[str] = ()) -> Answer[tuple[Entry, ...]]:
+        """The entries that a filter matches, as `find` has them, and where they come from.
+
+        ``more`` are attributes to ask for besides those that a login needs. Raises as `find`.
+        """
+        more = tuple(more)
+        return await self._within_the_time(lambda server, limit: server.search(filter, limit, more))
+
+    async def check(self) -> Answer[tuple[Entry, ...]]:
+        """The entry of the search base: whether some server can be asked at all.
+
+        Raises `DirectoryUnavailable` as `find` does.
+        """
+        return await self._within_the_time(lambda server, limit: server.check(limit))
 
     async def prove(self, dn: str, password: bytes) -> bool:
         """Whether ``password`` is that of the entry ``dn``, which is as `find` gave it.
@@ -106,13 +140,14 @@ class Directory:
         if not dn or not password:
             return False
         name = dn.encode("utf-8", "surrogateescape")
-        return await self._within_the_time(
+        answer = await self._within_the_time(
             lambda server, limit: server.prove(name, password, limit)
         )
+        return answer.value
 
     async def _within_the_time(
         self, operation: Callable[[Server, float], Coroutine[Deferred[Any], Any, T]]
-    ) -> T:
+    ) -> Answer[T]:
         if self._stopped:
             raise DirectoryUnavailable("the directory was stopped")
         if len(self._under_way) >= self._queue_limit:
@@ -133,17 +168,18 @@ class Directory:
 
     async def _at_some_server(
         self, operation: Callable[[Server, float], Coroutine[Deferred[Any], Any, T]]
-    ) -> T:
+    ) -> Answer[T]:
         give_up_at = self._clock.seconds() + self._timeout
         untried = list(self._servers)
-        troubles = []
+        troubles: list[str] = []
         dropped = False
         while (server := _next_server(untried)) is not None:
             untried.remove(server)
-            left = give_up_at - self._clock.seconds()
+            begun = self._clock.seconds()
+            left = give_up_at - begun
             others = any(other.up for other in untried)
             try:
-                return await operation(server, min(ATTEMPT_LIMIT, left / 2) if others else left)
+                value = await operation(server, min(ATTEMPT_LIMIT, left / 2) if others else left)
             except ConnectionDropped as trouble:
                 troubles.append(f"{server}: {trouble}")
                 if dropped:
@@ -152,6 +188,9 @@ class Directory:
                 untried.append(server)
             except ServerTrouble as trouble:
                 troubles.append(f"{server}: {trouble}")
+            else:
+                taken = self._clock.seconds() - begun
+                return Answer(value, server.address, taken, tuple(troubles))
         reason = "; ".join(troubles) or "every server is down and was tried a moment ago"
         raise DirectoryUnavailable(reason)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -25,11 +25,20 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from ldaptor import ldapfilter
 
-__all__ = ["ENTRIES_ASKED_FOR", "Search", "SearchAnswer", "entry_from_result", "search_filter"]
+__all__ = [
+    "ENTRIES_ASKED_FOR",
+    "Search",
+    "SearchAnswer",
+    "entry_from_result",
+    "equals",
+    "parse_filter",
+    "search_filter",
+]
 
 ENTRIES_ASKED_FOR = 2
 """The size limit of the search: a login is one entry, and a second tells that it is not."""
 
+_BLANKS = " \t"
 _BLANKS_BETWEEN_TERMS = re.compile(r"(?<=\))[ \t]+(?=[()])|(?<=[&|!])[ \t]+(?=\()")
 _ESCAPED_OCTETS = re.compile(r"(?:\\[89A-Fa-f][0-9A-Fa-f])+")
 
@@ -62,19 +71,26 @@ class Search:
         self._filter = search_filter(control)
         self._attributes = [name.encode("ascii") for name in attributes_asked_for(control)]
 
-    def request(self, login: bytes, limit: float) -> Any:
-        """The LDAPSearchRequest for ``login``; the server may take ``limit`` seconds."""
+    def filter(self, *terms: Any) -> Any:
+        """The filter of the records for which one of ``terms`` holds."""
+        return self._filter(terms[0] if len(terms) == 1 else pureldap.LDAPFilter_or(terms))
+
+    def request(self, filter: Any, limit: float, more: Iterable[str] = ()) -> Any:
+        """The LDAPSearchRequest for what a filter matches; the server may take ``limit`` seconds.
+
+        ``more`` are attributes to ask for besides those that a login needs.
+        """
         return pureldap.LDAPSearchRequest(
             baseObject=self._base,
             scope=pureldap.LDAP_SCOPE_wholeSubtree,
             sizeLimit=ENTRIES_ASKED_FOR,
             timeLimit=max(1, math.ceil(limit)),
-            filter=self._filter(login),
-            attributes=self._attributes,
+            filter=filter,
+            attributes=[*self._attributes, *(name.encode("ascii") for name in more)],
         )
 
     def check_request(self, limit: float) -> Any:
-        """A search as cheap as one can be, to see whether a server answers searches at all."""
+        """A search of the base alone, and for none of its attributes: as cheap as one can be."""
         return pureldap.LDAPSearchRequest(
             baseObject=self._base,
             scope=pureldap.LDAP_SCOPE_baseObject,
@@ -90,17 +106,42 @@ def attributes_asked_for(control: Control) -> tuple[str, ...]:
     return ACCOUNT_ATTRIBUTES if control.ldaprebind else (*ACCOUNT_ATTRIBUTES, PASSWORD_ATTRIBUTE)
 
 
-def search_filter(control: Control) -> Callable[[bytes], Any]:
-    """A function from a login to its filter, ``(uid=LOGIN)`` or ``(&(objectClass=X)(uid=LOGIN))``.
+def search_filter(control: Control) -> Callable[[Any], Any]:
+    """A function from a term to the filter, the term itself or ``(&(objectClass=X)TERM)``.
 
     X is ldapobjectclass and may be more than one term, as in ``qmailUser)(accountStatus=active``;
     blanks between terms count for nothing.
     Raises `ControlError` when it does not parse.
     """
     if control.ldapobjectclass is None:
-        return _uid_is
+        return lambda term: term
     terms = _static_terms(control, control.ldapobjectclass)
-    return lambda login: pureldap.LDAPFilter_and([*terms, _uid_is(login)])
+    return lambda term: pureldap.LDAPFilter_and([*terms, term])
+
+
+def equals(attribute: str, value: bytes) -> Any:
+    """The term ``(attribute=value)``, whatever octets the value holds."""
+    return pureldap.LDAPFilter_equalityMatch(
+        attributeDesc=pureldap.LDAPAttributeDescription(attribute.encode("ascii")),
+        assertionValue=pureldap.LDAPAssertionValue(value),
+    )
+
+
+def parse_filter(text: str) -> Any:
+    """The filter of the text, as in RFC 4515. Raises ``ValueError`` where it is none."""
+    try:
+        # ldaptor takes an escaped octet for the character of that number: right for ASCII only.
+        readable = _ESCAPED_OCTETS.sub(_unescaped, text.strip(_BLANKS))
+        # Parentheses in a value are escaped. libldap takes blanks here, ldaptor does not.
+        readable = _BLANKS_BETWEEN_TERMS.sub("", readable)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            parsed = ldapfilter.parseFilter(readable)
+            # Encodes it once, so that what can only fail then fails now.
+            parsed.toWire()
+    except (ldapfilter.InvalidLDAPFilter, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    return parsed
 
 
 def entry_from_result(message: Any) -> Entry:
@@ -119,29 +160,13 @@ def entry_from_result(message: Any) -> Entry:
     return Entry(dn, attributes)
 
 
-def _uid_is(login: bytes) -> Any:
-    return pureldap.LDAPFilter_equalityMatch(
-        attributeDesc=pureldap.LDAPAttributeDescription(b"uid"),
-        assertionValue=pureldap.LDAPAssertionValue(login),
-    )
-
-
 def _static_terms(control: Control, text: str) -> list[Any]:
     try:
-        # ldaptor takes an escaped octet for the character of that number: right for ASCII only.
-        readable = _ESCAPED_OCTETS.sub(_unescaped, text.strip(" \t"))
-        # Parentheses in a value are escaped. libldap takes blanks here, ldaptor does not.
-        readable = _BLANKS_BETWEEN_TERMS.sub("", readable)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            parsed = ldapfilter.parseFilter(f"(&(objectClass={readable}))")
-            # Encodes it once, so that what can only fail then fails now.
-            parsed.toWire()
-    except (ldapfilter.InvalidLDAPFilter, ValueError, RecursionError) as error:
+        return list(parse_filter(f"(&(objectClass={text.strip(_BLANKS)}))"))
+    except ValueError as error:
         raise control.error(
             "ldapobjectclass", f"{text!r} does not make a filter (&(objectClass=…)): {error}"
         ) from None
-    return list(parsed)
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.trial.unittest import TestCase
 
 from qmailldap.control import Control, ServerAddress
-from qmailldap.directory import Directory, DirectoryUnavailable, EmbeddedDirectory
+from qmailldap.directory import Directory, DirectoryUnavailable
+from qmailldap.directory.embedded import EmbeddedDirectory
 
 reactor = cast(Any, any_reactor)
 

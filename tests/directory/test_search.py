@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from qmailldap.account import ACCOUNT_ATTRIBUTES
 from qmailldap.control import Control, ControlError, ServerAddress
 from qmailldap.directory.errors import NotLDAP
-from qmailldap.directory.search import Search, entry_from_result, search_filter
+from qmailldap.directory.search import Search, entry_from_result, equals, search_filter
 
 
 def control(
@@ -30,6 +30,13 @@ def control(
     )
 
 
+JOE = equals("uid", b"joe")
+
+
+def request_for(search: Search, login: bytes, limit: float) -> Any:
+    return search.request(search.filter(equals("uid", login)), limit)
+
+
 def decoded(request: Any) -> Any:
     """The request as a server sees it."""
     octets = pureldap.LDAPMessage(request, id=1).toWire()
@@ -41,7 +48,7 @@ def decoded(request: Any) -> Any:
 class SearchFilterTests(SynchronousTestCase):
     @given(st.binary())
     def test_a_login_is_the_value_of_an_assertion_and_nothing_else(self, login: bytes) -> None:
-        filter = decoded(Search(control()).request(login, 5)).filter
+        filter = decoded(request_for(Search(control()), login, 5)).filter
         self.assertIsInstance(filter, pureldap.LDAPFilter_equalityMatch)
         self.assertEqual(filter.attributeDesc.value, b"uid")
         self.assertEqual(filter.assertionValue.value, login)
@@ -49,7 +56,7 @@ class SearchFilterTests(SynchronousTestCase):
     @given(st.binary())
     def test_a_login_leaves_the_other_terms_alone(self, login: bytes) -> None:
         search = Search(control("qmailUser)(accountStatus=active"))
-        *terms, uid = decoded(search.request(login, 5)).filter
+        *terms, uid = decoded(request_for(search, login, 5)).filter
         found = [(term.attributeDesc.value, term.assertionValue.value) for term in terms]
         self.assertEqual(found, [(b"objectClass", b"qmailUser"), (b"accountStatus", b"active")])
         self.assertIsInstance(uid, pureldap.LDAPFilter_equalityMatch)
@@ -62,7 +69,7 @@ class SearchFilterTests(SynchronousTestCase):
             ("a)(|(b=c)(!(d=e*f))", 3),
             ("a)(!(accountStatus=deleted)", 3),
         ):
-            filter = search_filter(control(text))(b"joe")
+            filter = search_filter(control(text))(JOE)
             self.assertIsInstance(filter, pureldap.LDAPFilter_and)
             self.assertEqual(len(list(filter)), count, text)
 
@@ -74,11 +81,11 @@ class SearchFilterTests(SynchronousTestCase):
             ("a)(| (b=c & d) (e=f) )(g=h", "a)(|(b=c & d)(e=f))(g=h"),
         ):
             found, expected = search_filter(control(text)), search_filter(control(meant))
-            self.assertEqual(found(b"joe").toWire(), expected(b"joe").toWire(), text)
+            self.assertEqual(found(JOE).toWire(), expected(JOE).toWire(), text)
 
     def test_blanks_in_a_value_are_left_alone(self) -> None:
         for text in (r"a)(o=Sue & Co", r"a)(o=a\29 \28b", "a)(o=x ! y)(c=d"):
-            value = search_filter(control(text))(b"joe")[1].assertionValue.value
+            value = search_filter(control(text))(JOE)[1].assertionValue.value
             self.assertEqual(value.count(" "), text.count(" "), text)
 
     def test_an_escaped_value_is_sent_as_the_octets_that_were_meant(self) -> None:
@@ -131,7 +138,7 @@ class SearchFilterTests(SynchronousTestCase):
             "o=a=b",
             "o=",
         ):
-            request = decoded(Search(control(ldapbasedn=text)).request(b"joe", 1))
+            request = decoded(request_for(Search(control(ldapbasedn=text)), b"joe", 1))
             self.assertEqual(request.baseObject, text.encode(), text)
 
     def test_no_warning_is_shown_on_import(self) -> None:
@@ -147,16 +154,16 @@ class SearchFilterTests(SynchronousTestCase):
 
 class SearchRequestTests(SynchronousTestCase):
     def test_it_is_one_subtree_search_for_at_most_two_entries(self) -> None:
-        request = decoded(Search(control()).request(b"joe", 4.2))
+        request = decoded(request_for(Search(control()), b"joe", 4.2))
         self.assertEqual(request.baseObject, b"dc=org")
         self.assertEqual(request.scope, pureldap.LDAP_SCOPE_wholeSubtree)
         self.assertEqual((request.sizeLimit, request.timeLimit), (2, 5))
 
     def test_the_hash_is_asked_for_where_it_proves_passwords(self) -> None:
         names = [name.encode() for name in ACCOUNT_ATTRIBUTES]
-        request = decoded(Search(control()).request(b"joe", 1))
+        request = decoded(request_for(Search(control()), b"joe", 1))
         self.assertEqual(request.attributes, [*names, b"userPassword"])
-        request = decoded(Search(control(ldaprebind=True)).request(b"joe", 1))
+        request = decoded(request_for(Search(control(ldaprebind=True)), b"joe", 1))
         self.assertEqual(request.attributes, names)
 
 
