@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.control import Control, ControlError, Route, ServerAddress, read_control
+from qmailldap.control.files import FILES
 from qmailldap.quota import Quota
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -411,6 +412,33 @@ class ControlTests(SynchronousTestCase):
         self.assert_wrong("ldapbasedn", b"dc=x\r\n", "control character")
         self.assert_wrong("me", b"a\x00b", "control character")
 
+    def test_lines_as_windows_has_them_are_named_so(self) -> None:
+        self.assert_wrong("ldapbasedn", b"dc=x\r\n", "CRLF")
+        self.assert_wrong("ldapclusterhosts", b"mail1\r\nmail2\r\n", "CRLF")
+        (warning,) = self.read(ldaptimeout=b"\r\n").warnings
+        self.assertIn("ldaptimeout: b'\\r' starts with no digit", warning)
+
+    def test_a_byte_order_mark_is_named_so(self) -> None:
+        self.assert_wrong("me", b"\xef\xbb\xbfmail1", "byte order mark")
+        self.assert_wrong(
+            "pop3trusted", b"\xef\xbb\xbf# all of ours\n10.0.0.0/8", "byte order mark"
+        )
+        (warning,) = self.read(ldaptimeout=b"\xef\xbb\xbf5").warnings
+        self.assertIn("byte order mark", warning)
+
+    def test_a_password_of_an_editor_on_windows_is_warned_of(self) -> None:
+        (self.directory / "ldappassword").touch(mode=0o600)
+        control = self.read(ldaplogin="cn=pop3", ldappassword=b"\xef\xbb\xbfsecret\r\n")
+        self.assertEqual(control.ldappassword, b"\xef\xbb\xbfsecret\r")
+        mark, carriage_return = control.warnings
+        self.assertIn("ldappassword: begins with a byte order mark", mark)
+        self.assertIn("ldappassword: ends in a carriage return", carriage_return)
+        self.assertNotIn("secret", mark + carriage_return)
+
+    def test_what_is_not_used_is_not_read(self) -> None:
+        control = self.read(defaultdelivery="./Own/", aliasempty="../Elsewhere/")
+        self.assertEqual((control.defaultdelivery, control.warnings), ("./Own/", ()))
+
     def test_a_control_directory_that_is_none_is_an_error(self) -> None:
         for path in (self.directory / "missing", self.directory / "file"):
             (self.directory / "file").touch()
@@ -438,6 +466,27 @@ class ControlTests(SynchronousTestCase):
         read_control(self.directory)
         self.assertEqual(sorted(os.listdir(self.directory)), ["ldapserver", "me"])
         self.assertEqual(before, [("me", os.stat(self.directory / "me")[stat.ST_MTIME])])
+
+    def test_the_first_fault_is_raised_though_all_files_are_read(self) -> None:
+        with self.assertRaises(ControlError) as caught:
+            self.read(ldaptimeout="0", ldaprebind="2", ldapbasedn="\1")
+        self.assertEqual(caught.exception.file, str(self.directory / "ldapbasedn"))
+
+    def test_every_default_is_what_a_file_that_says_it_means(self) -> None:
+        written = 0
+        for file in FILES:
+            literal = file.default.partition(":")[0]
+            if file.kind.startswith("number") and literal.isdigit():
+                content = literal
+            elif file.name in ("ldapdefaultdotmode", "aliasempty"):
+                content = file.default
+            else:
+                continue
+            written += 1
+            without = self.read()
+            self.assertEqual(self.read(**{file.name: content}), without, file.name)
+            (self.directory / file.name).unlink()
+        self.assertEqual(written, 9)
 
     @given(
         st.sampled_from(

@@ -1,0 +1,175 @@
+"""Reading the files of one control directory by the rules of their kinds.
+
+What a value means is not known here. Sources: reference.md, "Control files".
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import stat
+from pathlib import Path
+
+import attrs
+
+from qmailldap.control.facts import ControlError
+
+__all__ = ["DEFAULT_CONTROL", "Fault", "Folder", "default_control"]
+
+DEFAULT_CONTROL = "/var/qmail/control"
+"""Where the control files are, unless somebody says otherwise."""
+
+_LARGEST_FILE = 1024 * 1024
+_DIGITS = re.compile(rb"[0-9]+")
+_MARK = "begins with a byte order mark (BOM)"
+
+
+def default_control() -> str:
+    """The control directory that the environment names by QMAILLDAP_CONTROL, else the usual one."""
+    return os.environ.get("QMAILLDAP_CONTROL") or DEFAULT_CONTROL
+
+
+@attrs.frozen
+class Fault:
+    """What is wrong with the file ``name``; an error if no server can be started with it."""
+
+    name: str
+    problem: str
+    is_error: bool = False
+
+
+class Folder:
+    """The directory, and what is wrong with the files that were read so far: ``faults``.
+
+    Raises `ControlError` where there is no such directory; so do the methods, for a file that
+    cannot be read or is not of its kind.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._directory = Path(directory)
+        self.directory = str(self._directory)
+        self.faults: list[Fault] = []
+        try:
+            is_directory = stat.S_ISDIR(os.stat(directory).st_mode)
+        except OSError as error:
+            raise ControlError(self.directory, f"cannot be used: {error.strerror}") from None
+        if not is_directory:
+            raise ControlError(self.directory, "is not a directory")
+
+    def path(self, name: str) -> str:
+        return str(self._directory / name)
+
+    def error(self, name: str, problem: str) -> ControlError:
+        return ControlError(self.path(name), problem)
+
+    def warn(self, name: str, problem: str) -> None:
+        self.faults.append(Fault(name, problem))
+
+    def line(self, name: str) -> str | None:
+        """The first line; None where there is no such file or the line is empty."""
+        raw = self._first_line(name)
+        return self._text(name, raw) if raw else None
+
+    def secret(self, name: str) -> bytes | None:
+        """As `line`, but octets; warned of when everybody may read it."""
+        line = self._first_line(name)
+        if not line:
+            return None
+        if os.stat(self.path(name)).st_mode & stat.S_IROTH:
+            self.warn(name, "can be read by everyone")
+        if line.startswith(codecs.BOM_UTF8):
+            self.warn(name, f"{_MARK}, which is taken for a part of it")
+        if line.endswith(b"\r"):
+            self.warn(
+                name,
+                "ends in a carriage return (a file with CRLF), which is taken for a part of it",
+            )
+        return line
+
+    def list(self, name: str) -> tuple[str, ...]:
+        """Every line that is neither empty nor a comment."""
+        content = self._read(name) or b""
+        if content.startswith(codecs.BOM_UTF8):
+            raise self._marked(name)
+        lines = (_stripped(line) for line in content.split(b"\n"))
+        return tuple(self._text(name, line) for line in lines if line and line[:1] != b"#")
+
+    def number(self, name: str, least: int, most: int, unset: int | None = None) -> int | None:
+        """The digits that the first line starts with, in ``least`` … ``most``.
+
+        None where there are no digits, and for the number ``unset``.
+        """
+        number = self._digits(name)
+        if number is None or number == unset:
+            return None
+        if not least <= number <= most:
+            raise self.error(name, f"{number} is out of range: {least} to {most}")
+        return number
+
+    def existing(self, name: str) -> Path | None:
+        """The path of the file, where there is one; it must be readable."""
+        path = self._directory / name
+        if not os.path.lexists(path):
+            return None
+        if not os.path.isfile(path) or not os.access(path, os.R_OK):
+            raise self.error(name, "is not a file that can be read")
+        return path
+
+    def _digits(self, name: str) -> int | None:
+        line = self._first_line(name)
+        if line is None:
+            return None
+        digits = _DIGITS.match(line)
+        if digits is None:
+            mark = f" (it {_MARK})" if line.startswith(codecs.BOM_UTF8) else ""
+            self.warn(name, f"{line[:80]!r} starts with no digit, and is as good as no file{mark}")
+            return None
+        if len(digits[0].lstrip(b"0")) > 20:
+            raise self.error(name, f"a number of {len(digits[0])} digits is out of range")
+        return int(digits[0])
+
+    def _first_line(self, name: str) -> bytes | None:
+        content = self._read(name)
+        return None if content is None else _stripped(content.split(b"\n", 1)[0])
+
+    def _text(self, name: str, raw: bytes) -> str:
+        if raw.startswith(codecs.BOM_UTF8):
+            raise self._marked(name)
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.error(name, f"{raw!r} is not UTF-8 text") from None
+        if any(ord(character) < 32 or ord(character) == 127 for character in text):
+            crlf = ": the lines of the file end in CRLF, not LF" if text.endswith("\r") else ""
+            raise self.error(name, f"{text!r} holds a control character{crlf}")
+        return text
+
+    def _marked(self, name: str) -> ControlError:
+        return self.error(name, f"{_MARK}: save it as UTF-8 without")
+
+    def _read(self, name: str) -> bytes | None:
+        path = self._directory / name
+        try:
+            with open(path, "rb", opener=_open_without_waiting) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise self.error(name, "is not a regular file")
+                content = file.read(_LARGEST_FILE + 1)
+        except FileNotFoundError as error:
+            if os.path.islink(path):
+                raise self.error(name, f"cannot be read: {error.strerror}") from None
+            return None
+        except OSError as error:
+            raise self.error(name, f"cannot be read: {error.strerror}") from None
+        if len(content) > _LARGEST_FILE:
+            raise self.error(name, f"is larger than {_LARGEST_FILE} octets")
+        return content
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """A FIFO would otherwise wait for somebody to write to it."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _stripped(line: bytes) -> bytes:
+    return line.rstrip(b" \t\n")

@@ -1,0 +1,154 @@
+"""What the text of a control file means: functions from text to values, without any I/O.
+
+Each takes a line, or the lines of a list, and somebody to warn; it raises a ValueError that says
+what is wrong with the text.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+
+from qmailldap.account import path_is_allowed
+from qmailldap.control.facts import LDAP_PORT, POP3_PORT, Route, ServerAddress
+from qmailldap.ip import parse_ip
+
+__all__ = [
+    "DOT_MODES",
+    "Lines",
+    "Network",
+    "Warn",
+    "delivery",
+    "dot_mode",
+    "message_store",
+    "networks",
+    "routes",
+    "servers",
+]
+
+DOT_MODES = ("both", "dotonly", "ldaponly", "ldapwithprog", "none")
+
+# Twisted's resolver knows no other names; "--" in third place is IDNA's, and only as in "xn--".
+_LABEL = r"(?!(?!xn)..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+# A last label of digits only is that of an address, or of a port in the wrong place.
+_HOST_NAME = re.compile(
+    rf"(?=.{{1,253}}\Z)(?!(?:.*\.)?[0-9]+\.?\Z){_LABEL}(?:\.{_LABEL})*\.?\Z", re.IGNORECASE
+)
+# Wider than a host name: a route leads also to where a mailHost that no resolver takes is kept.
+_ROUTED = re.compile(r"(?:\.?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)?\Z")
+_CIDR = re.compile(r"[0-9a-fA-F.:]+(?:/[0-9]{1,3})?\Z")
+
+Lines = tuple[str, ...]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Warn = Callable[[str], None]
+
+
+def servers(lines: Lines, warn: Warn) -> tuple[ServerAddress, ...]:
+    """Every word is a server of the directory, and there must be one."""
+    found = tuple(_server_address(word) for line in lines for word in line.split())
+    if not found:
+        raise ValueError("names no directory server, and one is required")
+    return found
+
+
+def message_store(line: str, warn: Warn) -> str:
+    """An absolute path, which comes back with one slash at its end."""
+    if not line.startswith("/"):
+        raise ValueError(f"{line!r} is not an absolute path")
+    return line.rstrip("/") + "/"
+
+
+def dot_mode(line: str, warn: Warn) -> str:
+    """One of `DOT_MODES`, in any case of letters."""
+    mode = line.lower()
+    if mode not in DOT_MODES:
+        raise ValueError(f"{mode!r} is none of {', '.join(DOT_MODES)}")
+    return mode
+
+
+def delivery(line: str, warn: Warn) -> str | None:
+    """The path of a mailbox; None for a delivery instruction, which names none."""
+    if line[0] in "|&#":
+        # Right for deliveries, and no business of ours.
+        warn(f"{line!r} names no mailbox and is not used")
+        return None
+    if not path_is_allowed(line):
+        raise ValueError(f"{line!r} cannot be the path of a mailbox")
+    return line
+
+
+def routes(lines: Lines, warn: Warn) -> tuple[Route, ...]:
+    """``mailhost:`` and what `_host_and_port` reads, the host of which may be left out."""
+    found: dict[str, Route] = {}
+    for line in lines:
+        mail_host, colon, rest = line.partition(":")
+        pattern = mail_host.lower()
+        if not colon or not _ROUTED.match(pattern):
+            raise ValueError(f"{line!r} is not mailhost:address:port")
+        if pattern in found:
+            raise ValueError(f"{line!r} is a second route of {pattern!r}")
+        try:
+            found[pattern] = Route(pattern, *_host_and_port(rest, POP3_PORT, hosts_optional=True))
+        except ValueError as error:
+            raise ValueError(f"{line!r}: {rest!r} {error}") from None
+    return tuple(found.values())
+
+
+def networks(lines: Lines, warn: Warn) -> tuple[Network, ...]:
+    """Each line is an address or a network in CIDR notation."""
+    return tuple(_network(line, warn) for line in lines)
+
+
+def _server_address(word: str) -> ServerAddress:
+    """What `_host_and_port` reads, or a v6 address without brackets."""
+    if word.count(":") > 1 and parse_ip(word) is not None:
+        return ServerAddress(word)
+    try:
+        return ServerAddress(*_host_and_port(word, LDAP_PORT))
+    except ValueError as error:
+        raise ValueError(f"{word!r} {error}") from None
+
+
+def _host_and_port(text: str, default: int, *, hosts_optional: bool = False) -> tuple[str, int]:
+    """``host``, ``host:port``, ``address``, ``[v6 address]`` or ``[v6 address]:port``.
+
+    Raises a ValueError that says of ``text`` what is wrong with it.
+    """
+    bad = ValueError("is neither a host name or address nor host:port")
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")) or parse_ip(host) is None:
+            raise bad
+        port = rest[1:] if rest else str(default)
+    else:
+        host, colon, port = text.partition(":")
+        port = port if colon else str(default)
+        if not (
+            _HOST_NAME.match(host) or parse_ip(host) is not None or (hosts_optional and not host)
+        ):
+            raise bad
+    if not re.fullmatch("[0-9]+", port):
+        raise bad
+    number = int(port.lstrip("0")[:6] or "0")
+    if not 1 <= number <= 65535:
+        raise ValueError("has a port that is out of range: 1 to 65535")
+    return host, number
+
+
+def _network(line: str, warn: Warn) -> Network:
+    # Without the pattern, netmasks and scope ids would be taken, which promise what is not kept.
+    try:
+        network = ipaddress.ip_network(line, strict=False) if _CIDR.match(line) else None
+    except ValueError:
+        network = None
+    if network is None:
+        raise ValueError(f"{line!r} is neither an address nor a network such as 192.0.2.0/24")
+    if network.prefixlen == 0:
+        warn(f"{line} lets every client say that it is another")
+    if network.network_address != ipaddress.ip_address(line.partition("/")[0]):
+        raise ValueError(f"{line!r} has host bits set: {network} is the network")
+    mapped = network.network_address.version == 6 and network.network_address.ipv4_mapped
+    if mapped and network.prefixlen >= 96:
+        return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
