@@ -111,8 +111,7 @@ class Account:
 
     def environment(self) -> dict[bytes, bytes]:
         """The variables of programs that are run for the account: reference.md, "auth_pop"."""
-        login = self.login.replace(b"\0", b"?")  # which no variable can hold
-        variables = {b"USER": login, b"AUTHENTICATED": login, b"HOME": _octets(self.home)}
+        variables = {**_login_variables(self.login), b"HOME": _octets(self.home)}
         if self.names_both:
             variables[b"MAILDIR"] = _octets(self.delivery)
         if self.quota.is_set:
@@ -129,6 +128,15 @@ class RemoteAccount:
     login: bytes
     dn: str
     mail_host: str
+
+    def environment(self) -> dict[bytes, bytes]:
+        """The variables of programs that are run for the account."""
+        return _login_variables(self.login)
+
+
+def _login_variables(login: bytes) -> dict[bytes, bytes]:
+    name = login.replace(b"\0", b"?")  # which no variable can hold
+    return {b"USER": name, b"AUTHENTICATED": name}
 
 
 def _octets(path: str) -> bytes:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
+import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.defer import CancelledError, Deferred
@@ -28,6 +29,7 @@ from qmailldap.account import (
     parse_mail_host,
     password_values,
 )
+from qmailldap.decisions import tell_account, tell_found, tell_member, tell_proof
 from qmailldap.directory import DirectoryUnavailable, EntryTooLarge
 from qmailldap.durations import Durations
 from qmailldap.passwords import Decoys, MalformedHash, StoredPassword, parse_password
@@ -41,6 +43,7 @@ __all__ = [
     "HashProof",
     "LDAPChecker",
     "LocalUsers",
+    "PasswordValues",
     "Proof",
     "RebindProof",
 ]
@@ -98,6 +101,64 @@ class _NoLocalUsers:
         raise LoginRefused(Refusal.WRONG_CREDENTIALS, "no such user")
 
 
+@attrs.frozen
+class PasswordValues:
+    """The values of userPassword of a login's entries, read.
+
+    There are ``count`` of them; ``readable`` are those that are well-formed among the first
+    `_MOST_VALUES`, ``malformed`` says what is wrong with one of the others.
+    """
+
+    dn: str
+    entries: int
+    count: int
+    readable: tuple[StoredPassword, ...]
+    malformed: MalformedHash | None
+
+    @classmethod
+    def of(cls, entries: tuple[Entry, ...]) -> PasswordValues:
+        values = [value for entry in entries for value in password_values(entry)]
+        readable, malformed = [], None
+        for value in values[:_MOST_VALUES]:
+            try:
+                readable.append(parse_password(value))
+            except MalformedHash as error:
+                malformed = error
+        return cls(entries[0].dn, len(entries), len(values), tuple(readable), malformed)
+
+    def refusal_of_right(self) -> LoginRefused | None:
+        """Why even a password that is that of a value is refused, None if it is not."""
+        if self.entries == 1 and self.count > 1:
+            return LoginRefused(
+                Refusal.TEMPORARY, f"{self.dn} has {self.count} values of userPassword"
+            )
+        return None
+
+    def refusal_of_wrong(self) -> LoginRefused | None:
+        """What is wrong with the values that a password was compared with, None if nothing."""
+        if not self.count:
+            return LoginRefused(
+                Refusal.WRONG_CREDENTIALS, f"{self.dn} has no userPassword that can be read"
+            )
+        if self.malformed is not None:
+            return LoginRefused(
+                Refusal.RECORD_INCORRECT,
+                f"userPassword of {self.dn}: {self.malformed}",
+                shown=Refusal.WRONG_CREDENTIALS,
+            )
+        if not self.can_match:
+            return LoginRefused(
+                Refusal.WRONG_CREDENTIALS,
+                f"userPassword of {self.dn} is locked, or of no scheme that is known here",
+            )
+        return None
+
+    @property
+    def can_match(self) -> bool:
+        """Whether there is a password that is that of a value."""
+        return not all(stored.takes_no_time for stored in self.readable)
+
+
 class HashProof:
     """The password is compared with userPassword, off the reactor where that takes long."""
 
@@ -106,41 +167,21 @@ class HashProof:
         self._decoys = Decoys()
 
     async def prove(self, login: bytes, entries: tuple[Entry, ...], password: bytes) -> bool:
-        dn = entries[0].dn
-        values = [value for entry in entries for value in password_values(entry)]
-        if not values:
-            await self.pretend(login, password)
-            raise LoginRefused(
-                Refusal.WRONG_CREDENTIALS, f"{dn} has no userPassword that can be read"
-            )
+        values = PasswordValues.of(entries)
         # More values than one are refused whichever is right, but not before one of them is.
-        proved, malformed, took_long, hopeless = False, None, False, True
-        for value in values[:_MOST_VALUES]:
-            try:
-                stored = parse_password(value)
-            except MalformedHash as error:
-                malformed = error
-                continue
+        proved, took_long = False, False
+        for stored in values.readable:
             self._decoys.seen(stored)
-            hopeless = hopeless and stored.takes_no_time
             took_long = took_long or not (stored.is_quick or stored.takes_no_time)
-            proved |= await self._verify(stored, password)
-        if proved and len(entries) == 1 and len(values) > 1:
-            raise LoginRefused(Refusal.TEMPORARY, f"{dn} has {len(values)} values of userPassword")
+            is_right = await self._verify(stored, password)
+            tell_proof(login, stored.scheme, is_right)
+            proved |= is_right
         if not proved and not took_long:
             # What was computed may be less than what an unknown user costs.
             await self.pretend(login, password)
-        if not proved and malformed is not None:
-            raise LoginRefused(
-                Refusal.RECORD_INCORRECT,
-                f"userPassword of {dn}: {malformed}",
-                shown=Refusal.WRONG_CREDENTIALS,
-            )
-        if not proved and hopeless:
-            raise LoginRefused(
-                Refusal.WRONG_CREDENTIALS,
-                f"userPassword of {dn} is locked, or of no scheme that is known here",
-            )
+        refused = values.refusal_of_right() if proved else values.refusal_of_wrong()
+        if refused is not None:
+            raise refused
         return proved
 
     async def pretend(self, login: bytes, password: bytes) -> None:
@@ -166,7 +207,9 @@ class RebindProof:
 
     async def prove(self, login: bytes, entries: tuple[Entry, ...], password: bytes) -> bool:
         for entry in entries:
-            if await self._in_turn(entry.dn, partial(self._bind, entry.dn, password)):
+            proved = await self._in_turn(entry.dn, partial(self._bind, entry.dn, password))
+            tell_proof(login, "bind", proved)
+            if proved:
                 return True
         return False
 
@@ -209,8 +252,9 @@ class LDAPChecker:
 
     ``proof`` is how the site proves passwords, ``local`` who else there is beside the directory:
     asked only about a login that the directory says it does not know. ``keeps`` tells of a mailHost
-    whether its mail is here. Fails with `LoginRefused`,
-    never with anything else that a client, a record or a directory could cause.
+    whether its mail is here. ``grid`` is in seconds: refused logins are answered after a multiple
+    of it. Fails with `LoginRefused`, never with anything else that a client, a record or a
+    directory could cause.
     """
 
     credentialInterfaces = (IUsernamePassword,)
@@ -223,8 +267,11 @@ class LDAPChecker:
         clock: IReactorTime,
         local: LocalUsers | None = None,
         keeps: Callable[[str], bool] = lambda mail_host: True,
+        *,
+        grid: float = REFUSAL_GRID,
     ) -> None:
         self._keeps = keeps
+        self._grid = grid
         self._directory = directory
         self._proof = proof
         self._defaults = defaults
@@ -240,7 +287,7 @@ class LDAPChecker:
         return Deferred.fromCoroutine(self._judge_in_time(login, password))
 
     async def _judge_in_time(self, login: bytes, password: bytes) -> Account | RemoteAccount:
-        """`_judge`, its refusals held back to the next multiple of `REFUSAL_GRID`.
+        """`_judge`, its refusals held back to the next multiple of the grid.
 
         To find an entry and to read it takes longer than to find none, by a fraction of a
         millisecond, which a patient stranger can measure.
@@ -253,7 +300,7 @@ class LDAPChecker:
                 taken = self._clock.seconds() - begun
                 # A guesser who does not wait to be told is still told of in the log.
                 with suppress(CancelledError):
-                    await deferLater(self._clock, REFUSAL_GRID - taken % REFUSAL_GRID)
+                    await deferLater(self._clock, self._grid - taken % self._grid)
             raise
 
     async def _judge(self, login: bytes, password: bytes) -> Account | RemoteAccount:
@@ -267,8 +314,12 @@ class LDAPChecker:
         (entry,) = entries
         mail_host = parse_mail_host(entry)
         if mail_host is not None and not self._keeps(mail_host):
-            return RemoteAccount(login, entry.dn, mail_host)
-        return parse_account(login, entry, self._defaults)
+            remote = RemoteAccount(login, entry.dn, mail_host)
+            tell_member(remote)
+            return remote
+        account = parse_account(login, entry, self._defaults)
+        tell_account(account, entry, self._defaults)
+        return account
 
     async def _by_directory(self, login: bytes, password: bytes) -> tuple[Entry, ...]:
         """The entries of the login, its password proved; none where passwd is to be asked."""
@@ -289,6 +340,7 @@ class LDAPChecker:
 
     async def _proved(self, login: bytes, password: bytes) -> tuple[Entry, ...]:
         entries, too_large = await self._find(login)
+        tell_found(login, entries)
         # An empty password is never right, whatever hash or directory would say of it: a simple
         # bind with one succeeds, as anonymous (RFC 4513, section 5.1.2).
         if entries and password:
@@ -309,11 +361,14 @@ class LDAPChecker:
             raise LoginRefused(
                 Refusal.TEMPORARY, f"passwd: {error}", shown=Refusal.WRONG_CREDENTIALS
             ) from None
+        tell_proof(login, "passwd", proved)
         if proved is None:
             raise LoginRefused(Refusal.WRONG_CREDENTIALS, "no such user")
         if not proved:
             raise LoginRefused(Refusal.WRONG_CREDENTIALS, "wrong password, by passwd")
-        return await self._local.account(login)
+        account = await self._local.account(login)
+        tell_account(account)
+        return account
 
     async def _find(self, login: bytes) -> tuple[tuple[Entry, ...], str]:
         """The entries; and what is wrong, where there is one that is too large to be read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["FIRST_TTL", "Client"]
+__all__ = ["FIRST_TTL", "Client", "Introduction"]
 
 FIRST_TTL = 5
 """How often a session may be handed on, counted as Dovecot does: at 1, never."""
@@ -27,3 +27,15 @@ class Client:
     port: int = 0
     session: str = ""
     ttl: int = FIRST_TTL
+
+
+@attrs.frozen
+class Introduction:
+    """What XCLIENT said: the client's address and port, the session's name, how often it may be
+    handed on; None where it said nothing of it.
+    """
+
+    host: str | None = None
+    port: int | None = None
+    session: str | None = None
+    ttl: int | None = None

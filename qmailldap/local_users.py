@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from qmailldap.account import HIGHEST_ID, LOWEST_ID, Account, join_path
 from qmailldap.crypt3 import crypt, preferred_setting
 from qmailldap.durations import Durations
+from qmailldap.loglevel import Log
 from qmailldap.printable import printable
 from qmailldap.quota import Quota
 from qmailldap.refusal import LoginRefused, Refusal
@@ -40,7 +40,7 @@ ANSWER_LIMIT = 40.0
 
 _ANSWERS = {"yes": True, "no": False, "unknown": None}
 
-_log = Logger(namespace="qmailldap.local_users")
+_log = Log(namespace="qmailldap.local_users")
 
 
 def seconds_of_a_hash() -> float:

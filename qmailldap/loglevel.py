@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.logger import Logger, LogLevel
 
-__all__ = ["DEFAULT_MASK", "Kind", "Log", "mask"]
+__all__ = ["DEFAULT_MASK", "Kind", "Log", "complaint", "mask"]
 
 
 class Kind(enum.IntFlag):
@@ -38,9 +38,11 @@ class Kind(enum.IntFlag):
 
 DEFAULT_MASK = int(Kind.ERRORS | Kind.WARNINGS | Kind.LOGINS)
 
+_VARIABLES = ("LOGLEVEL", "DEBUGLEVEL")
+_DIGITS = re.compile("[0-9]+")
+
 # Plain numbers, as every line is measured by them.
 _ALL = sum(map(int, Kind))
-_DIGITS = re.compile("[0-9]{1,18}")
 _KINDS = {
     LogLevel.critical: int(Kind.ERRORS),
     LogLevel.error: int(Kind.ERRORS),
@@ -48,33 +50,55 @@ _KINDS = {
     LogLevel.info: int(Kind.ACTIONS),
     LogLevel.debug: int(Kind.DEBUG),
 }
+_LOGIN_KINDS = {
+    **{level: kind | int(Kind.LOGINS) for level, kind in _KINDS.items()},
+    LogLevel.info: int(Kind.LOGINS),
+}
 
 
+@functools.cache
 def mask() -> int:
     """What is logged: LOGLEVEL, else DEBUGLEVEL, as the original; a number in decimal digits.
 
-    `DEFAULT_MASK` where neither begins with a digit. Bits that mean nothing are left out.
+    `DEFAULT_MASK` where neither begins with a digit. Bits that mean nothing are left out. The
+    environment is read once: to read it for each line takes as long as the line.
     """
-    return _read(os.environ.get("LOGLEVEL", ""), os.environ.get("DEBUGLEVEL", ""))
-
-
-@functools.lru_cache(maxsize=8)
-def _read(*texts: str) -> int:
-    for text in texts:
-        digits = _DIGITS.match(text)
+    for name in _VARIABLES:
+        digits = _DIGITS.match(os.environ.get(name, ""))
         if digits is not None:
-            return int(digits[0]) & _ALL
+            # However many there are, the last eight decide on the bits below 2 ** 8.
+            return int(digits[0][-8:]) & _ALL
     return DEFAULT_MASK
+
+
+def complaint() -> str | None:
+    """What is wrong with the variable that counts, None where it is a number or there is none."""
+    for name in _VARIABLES:
+        text = os.environ.get(name, "")
+        if text:
+            return None if _DIGITS.fullmatch(text) else f"{name} is not a number: {text!a:.80}"
+    return None
 
 
 class Log(Logger):
     """A logger whose lines have a kind: that of their level, or the one given as ``kind=``."""
 
+    def __get__(self, instance: object, owner: object = None) -> Log:
+        """As an attribute of a class it keeps its namespace, too."""
+        return self
+
     def emit(self, level: Any, format: str | None = None, **kwargs: Any) -> None:
-        kind: int = kwargs.pop("kind", 0) or _KINDS[level]
-        if kind & mask():
+        kind = kwargs.pop("kind", 0) or _KINDS[level]
+        if int(kind) & mask():
             super().emit(level, format, **kwargs)
 
-    def login(self, format: str, **kwargs: Any) -> None:
-        """A line of the kind LOGINS, of the level info."""
-        self.emit(LogLevel.info, format, kind=Kind.LOGINS, **kwargs)
+    def shows(self, kind: Kind) -> bool:
+        """Whether lines of the kind are logged: to be asked before more is done for one."""
+        return int(kind) & mask() != 0
+
+    def login(self, format: str, *, level: Any = LogLevel.info, **kwargs: Any) -> None:
+        """A line on a login or the end of a session, of the kind LOGINS.
+
+        One of a ``level`` above info is of that level's kind, too, and shown for either.
+        """
+        self.emit(level, format, kind=_LOGIN_KINDS[level], **kwargs)

@@ -11,12 +11,22 @@ from collections.abc import Callable
 from typing import Protocol
 
 from qmailldap.account import Account
+from qmailldap.maildir.creation import MailboxNotCreated
 from qmailldap.maildir.hands import Hands, InThreads
+from qmailldap.maildir.storage import MailboxCorrupted, MailboxMissing
 from qmailldap.maildir.work import Place, Work
 from qmailldap.refusal import LoginRefused, Refusal
-from qmailldap.threads import Offload
+from qmailldap.threads import Busy, Offload
 
-__all__ = ["Keepers", "Owners"]
+__all__ = ["Keepers", "Owners", "mailbox_refused", "not_its_owner", "place_of"]
+
+_REFUSALS = (
+    (MailboxMissing, Refusal.MAILBOX_MISSING),
+    (MailboxCorrupted, Refusal.MAILBOX_CORRUPTED),
+    (MailboxNotCreated, Refusal.MAILBOX_NOT_CREATED),
+    (MemoryError, Refusal.OUT_OF_MEMORY),
+)
+"""What the errors mean with which a mailbox cannot be had; all others pass."""
 
 
 class Keepers(Protocol):
@@ -41,28 +51,59 @@ class Owners:
     ) -> None:
         self._offload = offload
         self._keepers = keepers
-        self._dirmaker = None if dirmaker is None else os.fsencode(dirmaker)
+        self._dirmaker = dirmaker
         self._own_ids = own_ids
 
     def hands(self, account: Account) -> Hands:
         """Hands for one session. Raises `LoginRefused` where nobody may touch the mailbox."""
         uid, gid = self._own_ids()
-        place = Place(
-            home=os.fsencode(account.home),
-            mailbox=os.fsencode(account.mailbox),
-            delivery=os.fsencode(account.delivery),
-            quota=account.quota,
-            dirmaker=self._dirmaker,
-            environment=account.environment(),
-            asks_dot_qmail=account.asks_dot_qmail,
-        )
+        place = place_of(account, self._dirmaker)
         if self._keepers is not None and (account.uid, account.gid) != (uid, gid):
             return self._keepers.hands((account.uid, account.gid), place)
         # Who was not started as root has no choice of groups.
         if account.uid == uid:
             return InThreads(self._offload, Work(place))
-        raise LoginRefused(
-            Refusal.RECORD_INCORRECT,
-            f"the mail belongs to uid {account.uid}, and this server, not started as root,"
-            f" runs as uid {uid}",
-        )
+        raise not_its_owner(account, uid)
+
+
+def place_of(account: Account, dirmaker: str | None) -> Place:
+    """Where the account's mail is, and how what is missing of it is made."""
+    return Place(
+        home=os.fsencode(account.home),
+        mailbox=os.fsencode(account.mailbox),
+        delivery=os.fsencode(account.delivery),
+        quota=account.quota,
+        dirmaker=None if dirmaker is None else os.fsencode(dirmaker),
+        environment=account.environment(),
+        asks_dot_qmail=account.asks_dot_qmail,
+    )
+
+
+def not_its_owner(account: Account, uid: int) -> LoginRefused:
+    """What to raise where the account's mail is not that of ``uid``, which is not root's."""
+    return LoginRefused(
+        Refusal.RECORD_INCORRECT,
+        f"the mail belongs to uid {account.uid}, and this program, not started as root,"
+        f" runs as uid {uid}",
+    )
+
+
+def mailbox_refused(error: Exception, account: Account) -> LoginRefused:
+    """What to raise where ``error`` keeps the account's mailbox from being had.
+
+    It is an ``OSError``, `Busy` or a ``MemoryError``.
+    """
+    refusal = next(
+        (refusal for kind, refusal in _REFUSALS if isinstance(error, kind)), Refusal.TEMPORARY
+    )
+    if isinstance(error, OSError):
+        return LoginRefused(refusal, _told(error, account))
+    reason = f": {error}" if isinstance(error, Busy) else ""
+    return LoginRefused(refusal, f"{account.mailbox}{reason}")
+
+
+def _told(error: OSError, account: Account) -> str:
+    """What is wrong with which file, and for whom."""
+    file = error.filename
+    path = os.fsdecode(file) if isinstance(file, str | bytes) else account.mailbox
+    return f"{path}: {error.strerror or error} (for uid {account.uid}, gid {account.gid})"

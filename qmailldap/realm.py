@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -15,10 +14,9 @@ from qmailldap.account import Account, RemoteAccount
 from qmailldap.client import Client
 from qmailldap.forward import ForwardedSession
 from qmailldap.interfaces import IForwardedSession, IMaildrop
-from qmailldap.maildir.creation import MailboxNotCreated
 from qmailldap.maildir.hands import Hands, InTurn
 from qmailldap.maildir.mailbox import open_mailbox
-from qmailldap.maildir.storage import MailboxCorrupted, MailboxMissing
+from qmailldap.owners import mailbox_refused
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
 from qmailldap.turns import Turns
@@ -91,23 +89,6 @@ class MailRealm:
         hands = InTurn(self._owners.hands(account), self._turns, account.mailbox)
         try:
             mailbox = await open_mailbox(hands, self._offload)
-        except MailboxMissing as error:
-            raise LoginRefused(Refusal.MAILBOX_MISSING, _told(error, account)) from None
-        except MailboxCorrupted as error:
-            raise LoginRefused(Refusal.MAILBOX_CORRUPTED, _told(error, account)) from None
-        except MailboxNotCreated as error:
-            raise LoginRefused(Refusal.MAILBOX_NOT_CREATED, _told(error, account)) from None
-        except OSError as error:
-            raise LoginRefused(Refusal.TEMPORARY, _told(error, account)) from None
-        except Busy as error:
-            raise LoginRefused(Refusal.TEMPORARY, f"{account.mailbox}: {error}") from None
-        except MemoryError:
-            raise LoginRefused(Refusal.OUT_OF_MEMORY, account.mailbox) from None
+        except (OSError, Busy, MemoryError) as error:
+            raise mailbox_refused(error, account) from None
         return interface, mailbox, mailbox.close
-
-
-def _told(error: OSError, account: Account) -> str:
-    """What is wrong with which file, and for whom."""
-    file = error.filename
-    path = os.fsdecode(file) if isinstance(file, str | bytes) else account.mailbox
-    return f"{path}: {error.strerror or error} (for uid {account.uid}, gid {account.gid})"

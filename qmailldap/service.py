@@ -21,18 +21,25 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IStreamServerEndpoint,
 )
-from twisted.logger import Logger
 from twisted.python import usage
 from zope.interface import implementer
 
 import qmailldap
 from qmailldap.checker import HashProof, LDAPChecker, Proof, RebindProof
 from qmailldap.cluster import Cluster
-from qmailldap.control import DEFAULT_CONTROL, Control, ControlError, read_control
+from qmailldap.control import (
+    DEFAULT_CONTROL,
+    Control,
+    ControlError,
+    default_control,
+    read_control,
+)
 from qmailldap.directory import Directory
 from qmailldap.forward import ClusterTLS, Forwarder
 from qmailldap.local_users import LocalUsers
+from qmailldap.loglevel import Log, complaint
 from qmailldap.owners import Owners
+from qmailldap.passwords import load_libraries
 from qmailldap.pop3 import POP3Factory
 from qmailldap.privsep.broker_process import BrokerProcess
 from qmailldap.privsep.pool import MOST_KEEPERS, Keepers
@@ -41,7 +48,6 @@ from qmailldap.realm import MailRealm
 from qmailldap.threads import Offload, Workers
 
 __all__ = [
-    "DEFAULT_CONTROL",
     "DEFAULT_LISTEN",
     "NAME",
     "CannotStart",
@@ -56,7 +62,7 @@ DEFAULT_LISTEN = "tcp:110"
 _WAITING_FOR_A_THREAD = 10_000
 _NAME_THREADS = 20
 
-_log = Logger(namespace="qmailldap.service")
+_log = Log(namespace="qmailldap.service")
 
 
 class CannotStart(SystemExit, Exception):
@@ -91,7 +97,12 @@ class Options(usage.Options):
         " rights but those of --user, and has each mailbox worked on by a process of its owner."
     )
     optParameters = [
-        ["control", "c", DEFAULT_CONTROL, "The directory with the control files"],
+        [
+            "control",
+            "c",
+            DEFAULT_CONTROL,
+            "The directory with the control files, unless QMAILLDAP_CONTROL names another",
+        ],
         ["user", "u", None, "As whom to speak to the network: qmaild, else nobody, by default"],
         ["group", "g", None, "The group of --user's process: the user's own by default"],
         _count("keepers", MOST_KEEPERS, "Owners whose mailboxes are worked on at a time, at most"),
@@ -105,6 +116,7 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        self["control"] = default_control()
         self["listen"] = []
 
     def opt_listen(self, endpoint: str) -> None:
@@ -131,7 +143,7 @@ class POP3Service(MultiService):
     def __init__(self, control: Control) -> None:
         super().__init__()
         self._control = control
-        self._log = Logger(namespace="qmailldap.service")
+        self._log = Log(namespace="qmailldap.service")
 
     def privilegedStartService(self) -> None:
         Service.privilegedStartService(self)
@@ -146,6 +158,9 @@ class POP3Service(MultiService):
         _allow_many_connections()
         for warning in self._control.warnings:
             self._log.warn("control {warning}", warning=warning)
+        problem = complaint()
+        if problem is not None:
+            self._log.warn("environment {problem}", problem=problem)
         super().startService()
 
 
@@ -168,7 +183,7 @@ class _Separation(Service):
         self._reactor = reactor
         self._identity = identity
         self._named = named
-        self._log = Logger(namespace="qmailldap.service")
+        self._log = Log(namespace="qmailldap.service")
         self.broker = BrokerProcess(reactor, keepers, dirmaker, self._broker_ended)
         self.keepers = Keepers(self.broker, reactor, keepers)
 
@@ -326,6 +341,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         raise CannotStart(str(error)) from None
     if not options["listen"]:
         raise CannotStart("--listen: no endpoint is given")
+    load_libraries()
     mail_threads = Workers(reactor, "mail", options["mail-threads"], _WAITING_FOR_A_THREAD)
     hash_threads = Workers(reactor, "hash", options["hash-threads"], _WAITING_FOR_A_THREAD)
     proof: Proof = (

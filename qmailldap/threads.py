@@ -9,11 +9,12 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-__all__ = ["STOP_LIMIT", "WAIT_LIMIT", "Busy", "Offload", "Workers"]
+from qmailldap.loglevel import Log
+
+__all__ = ["STOP_LIMIT", "WAIT_LIMIT", "Busy", "Offload", "Workers", "in_a_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,7 +25,7 @@ WAIT_LIMIT = 60.0
 STOP_LIMIT = 10.0
 """Seconds that the end of the server waits for work under way."""
 
-_log = Logger(namespace="qmailldap.threads")
+_log = Log(namespace="qmailldap.threads")
 
 
 class Busy(Exception):
@@ -162,3 +163,30 @@ class _Job(Generic[T]):
 def _fire(deferred: Deferred[None]) -> None:
     if not deferred.called:
         deferred.callback(None)
+
+
+def in_a_thread(reactor: Any) -> Offload:
+    """An `Offload` that makes a thread of its own for each call, for processes that make few.
+
+    What such a thread does ends with the process, which does not wait for it.
+    """
+
+    def offload(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        done: Deferred[T] = Deferred(lambda _: None)
+
+        def tell(result: Any) -> None:
+            if not done.called:
+                done.callback(result)
+
+        def run() -> None:
+            result: Any
+            try:
+                result = function(*args, **kwargs)
+            except BaseException:
+                result = Failure()
+            reactor.callFromThread(tell, result)
+
+        threading.Thread(target=run, daemon=True).start()
+        return done
+
+    return offload

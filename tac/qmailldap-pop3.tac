@@ -9,10 +9,9 @@ import os
 
 from twisted.application.service import Application
 
-from qmailldap.service import DEFAULT_CONTROL, DEFAULT_LISTEN, Options, makeService
+from qmailldap.service import DEFAULT_LISTEN, Options, makeService
 
 options = Options()
-options["control"] = os.environ.get("QMAILLDAP_CONTROL", DEFAULT_CONTROL)
 options["listen"] = os.environ.get("QMAILLDAP_LISTEN", DEFAULT_LISTEN).split()
 options["user"] = os.environ.get("QMAILLDAP_USER", "")
 options["group"] = os.environ.get("QMAILLDAP_GROUP", "")

@@ -10,13 +10,14 @@ from typing import Any, cast
 from twisted.application.service import IService, IServiceMaker
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import Logger, formatEvent
+from twisted.logger import formatEvent
 from twisted.plugin import IPlugin
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap import service as service_module
 from qmailldap.directory import Directory
+from qmailldap.loglevel import Log
 from qmailldap.pop3 import POP3Factory
 from qmailldap.service import CannotStart, Options, POP3Service, makeService
 from qmailldap.threads import STOP_LIMIT
@@ -35,6 +36,11 @@ class OptionsTests(SynchronousTestCase):
         options = parsed()
         self.assertEqual(options["control"], "/var/qmail/control")
         self.assertEqual(options["listen"], ["tcp:110"])
+
+    def test_the_environment_names_the_control_directory_unless_the_option_does(self) -> None:
+        self.patch(os, "environ", {**os.environ, "QMAILLDAP_CONTROL": "/elsewhere"})
+        self.assertEqual(parsed()["control"], "/elsewhere")
+        self.assertEqual(parsed("--control", "/here")["control"], "/here")
 
     def test_listen_may_be_given_several_times(self) -> None:
         options = parsed("--listen", "tcp:1", "--listen", "tcp:2:interface=127.0.0.1")
@@ -157,7 +163,7 @@ class ServiceTests(SynchronousTestCase):
         service = self.make()
         lines: list[str] = []
         observer: Any = lambda event: lines.append(formatEvent(event))  # noqa: E731
-        service._log = Logger(observer=observer)
+        service._log = Log(observer=observer)
         service.startService()
         self.addCleanup(service.stopService)
         self.assertEqual(len(lines), 2)

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import TestCase
 
-from qmailldap.threads import STOP_LIMIT, Busy, Workers
+from qmailldap.threads import STOP_LIMIT, Busy, Workers, in_a_thread
 
 
 class WorkersTests(TestCase):
@@ -97,3 +97,30 @@ class WorkersTests(TestCase):
         clock.advance(STOP_LIMIT)
         self.successResultOf(stopped)
         gate.set()
+
+
+class InAThreadTests(TestCase):
+    async def test_each_call_is_made_in_a_thread_of_its_own(self) -> None:
+        offload = in_a_thread(reactor)
+        gate = threading.Event()
+        waiting = offload(gate.wait, 30)
+        self.assertNotEqual(await offload(threading.get_ident), threading.get_ident())
+        gate.set()
+        self.assertTrue(await waiting)
+
+    async def test_an_exception_comes_back(self) -> None:
+        with self.assertRaises(ZeroDivisionError):
+            await in_a_thread(reactor)(divmod, 1, 0)
+
+    async def test_nobody_need_wait_for_it(self) -> None:
+        gate, ended = threading.Event(), threading.Event()
+
+        def work() -> None:
+            gate.wait(30)
+            ended.set()
+
+        waiting = in_a_thread(reactor)(work)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        gate.set()
+        self.assertTrue(await in_a_thread(reactor)(ended.wait, 30))

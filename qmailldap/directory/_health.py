@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from qmailldap.directory.errors import ServerTrouble
+from qmailldap.loglevel import Kind, Log
 
 __all__ = ["COMPLAINT_PAUSE", "FAIL_FAST", "FIRST_PAUSE", "LONGEST_PAUSE", "Health"]
 
@@ -32,7 +32,7 @@ FAIL_FAST = 1.0
 COMPLAINT_PAUSE = 3600.0
 """Seconds until the same complaint of a server that is up is logged again."""
 
-_log = Logger(namespace="qmailldap.directory")
+_log = Log(namespace="qmailldap.directory")
 
 
 class Health:
@@ -72,7 +72,8 @@ class Health:
         if self._next_probe is not None:
             self._next_probe.cancel()
             self._next_probe = None
-        _log.info("directory server {server} is up again", server=self._name)
+        # For those who were told that it is down.
+        _log.info("directory server {server} is up again", kind=Kind.WARNINGS, server=self._name)
 
     def failed(self, reason: str, *, refused: bool = False) -> None:
         """It is down, or still down; ``refused`` when what it refuses is the site's bind."""

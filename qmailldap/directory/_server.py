@@ -26,6 +26,7 @@ from qmailldap.directory._client import Connection, Loss, LossKind
 from qmailldap.directory._health import Health
 from qmailldap.directory._pool import Pool
 from qmailldap.directory.errors import BindRefused, EntryTooLarge, ServerTrouble
+from qmailldap.directory.filter_text import filter_text
 from qmailldap.directory.results import (
     NO_SUCH_OBJECT,
     SERVER_IS_DOWN,
@@ -35,6 +36,8 @@ from qmailldap.directory.results import (
     Result,
 )
 from qmailldap.directory.search import ENTRIES_ASKED_FOR, Search, SearchAnswer
+from qmailldap.loglevel import Kind, Log
+from qmailldap.printable import printable
 
 __all__ = [
     "DROPS_IN_A_ROW",
@@ -56,6 +59,10 @@ It may talk all the while, and so not be silent: entries without an end, answers
 
 SEARCHES_PER_CONNECTION = 16
 """Searches under way on one connection; more wait."""
+
+_LONGEST = 256
+
+_log = Log(namespace="qmailldap.directory")
 
 T = TypeVar("T")
 
@@ -156,7 +163,7 @@ class Server:
         result = await self._with_connection(
             self._rebinding,
             give_up_at - self._clock.seconds(),
-            lambda connection, left: connection.bind_as(dn, password, left),
+            lambda connection, left: self._bind(connection, dn, password, left),
         )
         if result.code in SERVER_IS_DOWN:
             self._health.doubt()
@@ -211,7 +218,26 @@ class Server:
             self._search_finished()
             return answer
 
-        return await self._with_connection(self._searching, limit, use)
+        begun = self._clock.seconds()
+        try:
+            answer = await self._with_connection(self._searching, limit, use)
+        except Exception as error:
+            self._tell_search(request, begun, error)
+            raise
+        self._tell_search(request, begun, answer.result, len(answer.entries))
+        return answer
+
+    async def _bind(
+        self, connection: Connection, dn: bytes, password: bytes, limit: float
+    ) -> Result:
+        begun = self._clock.seconds()
+        try:
+            result = await connection.bind_as(dn, password, limit)
+        except Exception as error:
+            self._tell_bind(dn, begun, error)
+            raise
+        self._tell_bind(dn, begun, result)
+        return result
 
     def _search_finished(self) -> None:
         self._finished += 1
@@ -250,7 +276,7 @@ class Server:
         connection = await self._open()
         try:
             left = max(0.0, give_up_at - self._clock.seconds())
-            result = await connection.bind_as(settings.dn, settings.password, left)
+            result = await self._bind(connection, settings.dn, settings.password, left)
         except TimeoutError:
             raise ServerTrouble("it does not answer a bind") from None
         except ServerTrouble:
@@ -279,9 +305,11 @@ class Server:
             raise ServerTrouble(" ".join(str(error).split()) or type(error).__name__) from None
         self._connections.add(connection)
         connection.closed.addCallback(lambda _: self._connections.discard(connection))
+        self._tell_connection("opened")
         return connection
 
     def _on_lost(self, connection: Connection, loss: Loss) -> None:
+        self._tell_connection("lost", f"{loss.reason}; under way: {loss.under_way}")
         searching, rebinding = self._searching.connections, self._rebinding.connections
         # The loss of one that is still being opened is told by the attempt to open it.
         if connection in searching or connection in rebinding:
@@ -336,6 +364,46 @@ class Server:
         self._searching.drop_all(reason)
         self._rebinding.drop_all(reason)
 
+    def _tell_search(
+        self, request: Any, begun: float, outcome: Result | Exception, entries: int = 0
+    ) -> None:
+        if _log.shows(Kind.DIRECTORY):
+            _log.debug(
+                'search server={server} base={base} filter="{filter}" entries={entries}'
+                " result={result} seconds={seconds:.3f}",
+                kind=Kind.DIRECTORY,
+                server=str(self),
+                base=printable(request.baseObject, _LONGEST),
+                filter=filter_text(request.filter),
+                entries=entries,
+                result=_shown(outcome),
+                seconds=self._clock.seconds() - begun,
+            )
+
+    def _tell_bind(self, dn: bytes, begun: float, outcome: Result | Exception) -> None:
+        if _log.shows(Kind.DIRECTORY):
+            _log.debug(
+                "bind server={server} dn={dn} result={result} seconds={seconds:.3f}",
+                kind=Kind.DIRECTORY,
+                server=str(self),
+                dn=printable(dn, _LONGEST),
+                result=_shown(outcome),
+                seconds=self._clock.seconds() - begun,
+            )
+
+    def _tell_connection(self, event: str, why: str = "") -> None:
+        if _log.shows(Kind.DIRECTORY_MORE):
+            _log.debug(
+                "connection server={server} event={event} why={why} searching={searching}"
+                " rebinding={rebinding}",
+                kind=Kind.DIRECTORY_MORE,
+                server=str(self),
+                event=event,
+                searching=len(self._searching.connections),
+                rebinding=len(self._rebinding.connections),
+                why=printable(why.encode("utf-8", "replace"), _LONGEST),
+            )
+
     async def _probe(self) -> None:
         """See whether it answers a search at all; what goes wrong is noted where it does."""
         limit = 2 * self._settings.attempt_limit
@@ -359,6 +427,14 @@ class _ConnectionFactory(Factory):
 
     def buildProtocol(self, addr: object) -> Connection:
         return Connection(self._clock, self._silence_limit, self._on_lost)
+
+
+def _shown(outcome: Result | Exception) -> str:
+    """How an operation ended, for the log; an exception may have no text of its own."""
+    if isinstance(outcome, CancelledError):
+        return "given-up"  # its time is up, or its login went away
+    text = str(outcome) or type(outcome).__name__
+    return printable(text.encode("utf-8", "replace"), _LONGEST)
 
 
 def _heard_since(when: float | None, connections: list[Connection]) -> bool:

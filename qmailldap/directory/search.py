@@ -20,11 +20,6 @@ from qmailldap.control import Control
 from qmailldap.directory.errors import NotLDAP
 from qmailldap.directory.results import Result
 
-with warnings.catch_warnings():
-    # ldaptor 21.2 uses names that pyparsing 3.3 deprecates, on import and when it parses.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from ldaptor import ldapfilter
-
 __all__ = [
     "ENTRIES_ASKED_FOR",
     "Search",
@@ -41,6 +36,9 @@ ENTRIES_ASKED_FOR = 2
 _BLANKS = " \t"
 _BLANKS_BETWEEN_TERMS = re.compile(r"(?<=\))[ \t]+(?=[()])|(?<=[&|!])[ \t]+(?=\()")
 _ESCAPED_OCTETS = re.compile(r"(?:\\[89A-Fa-f][0-9A-Fa-f])+")
+
+_ATTRIBUTE_VALUE = re.compile("[A-Za-z0-9-]+")
+"""Values that a filter holds as they are, as the name of an object class."""
 
 _ATTRIBUTE_TYPE = r"(?:[A-Za-z][A-Za-z0-9-]*|(?:[Oo][Ii][Dd]\.)?[0-9]+(?:\.[0-9]+)+)"
 _ESCAPE = r'\\(?:[ "#+,;<=>\\]|[0-9A-Fa-f]{2})'
@@ -129,18 +127,21 @@ def equals(attribute: str, value: bytes) -> Any:
 
 def parse_filter(text: str) -> Any:
     """The filter of the text, as in RFC 4515. Raises ``ValueError`` where it is none."""
-    try:
-        # ldaptor takes an escaped octet for the character of that number: right for ASCII only.
-        readable = _ESCAPED_OCTETS.sub(_unescaped, text.strip(_BLANKS))
-        # Parentheses in a value are escaped. libldap takes blanks here, ldaptor does not.
-        readable = _BLANKS_BETWEEN_TERMS.sub("", readable)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            parsed = ldapfilter.parseFilter(readable)
+    with warnings.catch_warnings():
+        # ldaptor 21.2 uses names that pyparsing 3.3 deprecates, on import and when it parses.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # Loaded where it is needed only: it takes longer than a login.
+        from ldaptor import ldapfilter
+
+        try:
+            # ldaptor takes an escaped octet for the character of that number: right for ASCII only.
+            readable = _ESCAPED_OCTETS.sub(_unescaped, text.strip(_BLANKS))
+            # Parentheses in a value are escaped. libldap takes blanks here, ldaptor does not.
+            parsed = ldapfilter.parseFilter(_BLANKS_BETWEEN_TERMS.sub("", readable))
             # Encodes it once, so that what can only fail then fails now.
             parsed.toWire()
-    except (ldapfilter.InvalidLDAPFilter, RecursionError) as error:
-        raise ValueError(str(error)) from None
+        except (ldapfilter.InvalidLDAPFilter, ValueError, RecursionError) as error:
+            raise ValueError(str(error)) from None
     return parsed
 
 
@@ -161,6 +162,8 @@ def entry_from_result(message: Any) -> Entry:
 
 
 def _static_terms(control: Control, text: str) -> list[Any]:
+    if _ATTRIBUTE_VALUE.fullmatch(text):
+        return [equals("objectClass", text.encode("ascii"))]
     try:
         return list(parse_filter(f"(&(objectClass={text.strip(_BLANKS)}))"))
     except ValueError as error:

@@ -22,6 +22,7 @@ from qmailldap.forward.relay import Relay
 from qmailldap.forward.tls import ClusterTLS, NameNotVerifiable
 from qmailldap.interfaces import IForwardedSession, Relayed
 from qmailldap.ip import parse_ip
+from qmailldap.loglevel import Kind, Log
 from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
@@ -30,6 +31,8 @@ from qmailldap.turns import Turns
 __all__ = ["ForwardedSession", "Forwarder"]
 
 _XCLIENT = b"[XCLIENT]"
+
+_log = Log(namespace="qmailldap.forward")
 
 
 @implementer(IForwardedSession)
@@ -161,7 +164,15 @@ class Forwarder:
         deadline = self._reactor.seconds() + self._limits.reach
         addresses = await self._addresses.of(member.host)
         if not addresses:
-            raise Unreachable(f"{printable(member.host.encode('utf-8', 'replace'))} has no address")
+            raise Unreachable(f"{_shown(member.host)} has no address")
+        if _log.shows(Kind.DEBUG):
+            _log.debug(
+                "addresses mailhost={mailhost} host={host} port={port} addresses={addresses}",
+                mailhost=_shown(member.mail_host),
+                host=_shown(member.host),
+                port=member.port,
+                addresses=_shown(",".join(addresses)),
+            )
         return await self._machines.first_to_greet(addresses, member.port, deadline)
 
     def _dial(self, address: str, port: int, limit: float) -> Deferred[Dialogue]:
@@ -180,10 +191,21 @@ class Forwarder:
     ) -> bytes:
         """All that is said up to PASS; gives the answer to that."""
         dialogue, limit = greeted.dialogue, self._limits.answer
-        if self._tls.wanted:
-            await self._secure(member, dialogue)
+        by_tls = self._tls.wanted and await self._secure(member, dialogue)
+        introduces = greeted.greeting.startswith(_XCLIENT)
+        if _log.shows(Kind.ACTIONS):
+            _log.info(
+                "forwarding user={user} session={session} mailhost={mailhost} member={member}"
+                " tls={tls} xclient={xclient}",
+                user=printable(login),
+                session=client.session,
+                mailhost=_shown(member.mail_host),
+                member=greeted.where,
+                tls="yes" if by_tls else "no",
+                xclient="yes" if introduces else "no",
+            )
         try:
-            if greeted.greeting.startswith(_XCLIENT):
+            if introduces:
                 await dialogue.ask(b"XCLIENT", _introduction(client), limit=limit)
             await dialogue.ask(b"USER", login, limit=limit)
         except MemberRefused as refused:
@@ -196,7 +218,8 @@ class Forwarder:
                 Refusal.MEMBER_REFUSED, f"{member}, {greeted.where}: {shown}", answer=refused.text
             ) from None
 
-    async def _secure(self, member: Member, dialogue: Dialogue) -> None:
+    async def _secure(self, member: Member, dialogue: Dialogue) -> bool:
+        """Whether TLS is spoken from now on."""
         try:
             context = self._tls.context(member.mail_host)
         except NameNotVerifiable as error:
@@ -206,8 +229,13 @@ class Forwarder:
         except MemberRefused as refused:
             if self._tls.required:
                 raise MemberTrouble(f"speaks no TLS: {refused}") from None
-        else:
-            dialogue.start_tls(context)
+            return False
+        dialogue.start_tls(context)
+        return True
+
+
+def _shown(text: str) -> str:
+    return printable(text.encode("utf-8", "replace"))
 
 
 def _unreachable(member: Member, why: str) -> LoginRefused:

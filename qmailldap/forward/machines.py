@@ -14,12 +14,12 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from qmailldap.control import ServerAddress
 from qmailldap.forward.dialogue import Dialogue, MemberRefused, MemberSilent, MemberTrouble
 from qmailldap.forward.limits import ForwardLimits
+from qmailldap.loglevel import Kind, Log
 from qmailldap.printable import printable
 
 __all__ = ["MOST_ADDRESSES", "Dial", "Greeted", "Machines", "Unreachable"]
@@ -37,7 +37,7 @@ _OUR_OWN_FAULTS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
 
-_log = Logger(namespace="qmailldap.forward")
+_log = Log(namespace="qmailldap.forward")
 
 
 class Unreachable(Exception):
@@ -179,7 +179,8 @@ class Machines:
             machine.greeted = self._clock.seconds()
             if machine.trouble:
                 machine.trouble = ""
-                _log.info("member {machine} is up again", machine=str(machine))
+                # For those who were told that it is down.
+                _log.info("member {machine} is up again", kind=Kind.WARNINGS, machine=str(machine))
         elif result.check(MemberTrouble) and machine.greeted < begun:
             # (Had it greeted others meanwhile, this one would have been bad luck.)
             if not machine.trouble:

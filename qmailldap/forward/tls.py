@@ -32,11 +32,11 @@ from twisted.internet.ssl import (
     platformTrust,
     trustRootFromCertificates,
 )
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmailldap.control import Control
+from qmailldap.loglevel import Log
 from qmailldap.printable import printable
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ _VERIFY_ERRORS = {
 }
 _NOT_TRUSTED = frozenset({2, 18, 19, 20, 21})
 
-_log = Logger(namespace="qmailldap.forward.tls")
+_log = Log(namespace="qmailldap.forward.tls")
 
 
 class NameNotVerifiable(ValueError):

@@ -16,7 +16,15 @@ from contextlib import suppress
 from qmailldap.maildir.dirmaker import Dirmaker, run
 from qmailldap.maildir.storage import MailboxCorrupted, MailboxMissing
 
-__all__ = ["MailboxNotCreated", "provide_home", "provide_maildir"]
+__all__ = [
+    "MailboxNotCreated",
+    "folders_to_make",
+    "has_home",
+    "provide_home",
+    "provide_maildir",
+]
+
+_Look = Callable[[bytes], os.stat_result]
 
 
 class MailboxNotCreated(OSError):
@@ -33,11 +41,9 @@ def provide_home(home: bytes, dirmaker: Dirmaker | None) -> None:
     something other than a directory is in the way, `MailboxNotCreated` when it could not be made,
     and another ``OSError`` when what is there cannot be looked at.
     """
-    if _is_directory(home, os.stat):
+    if has_home(home, dirmaker is not None):
         return
-    if dirmaker is None:
-        text = "the home does not exist, and there is no control file dirmaker to make it"
-        raise MailboxMissing(errno.ENOENT, text, home)
+    assert dirmaker is not None, "has_home has raised otherwise"
     number, text = run(dirmaker, home)
     made = False
     with suppress(MailboxCorrupted):
@@ -46,18 +52,48 @@ def provide_home(home: bytes, dirmaker: Dirmaker | None) -> None:
         raise MailboxNotCreated(number, f"dirmaker {os.fsdecode(dirmaker.program)} {text}", home)
 
 
+def has_home(home: bytes, can_be_made: bool) -> bool:
+    """Whether there is a home, false only where it ``can_be_made``; raises as `provide_home`."""
+    if _is_directory(home, os.stat):
+        return True
+    if not can_be_made:
+        text = "the home does not exist, and there is no control file dirmaker to make it"
+        raise MailboxMissing(errno.ENOENT, text, home)
+    return False
+
+
 def provide_maildir(mailbox: bytes) -> None:
     """Make what is missing of a Maildir, an absolute path, but none of its parents; mode 700.
 
     The Maildir may be a symbolic link to a directory, its folders may not. Raises as
     `provide_home`, but for `MailboxMissing`.
     """
-    _provide_folder(mailbox, os.stat)
-    for folder in (b"tmp", b"cur", b"new"):
-        _provide_folder(os.path.join(mailbox, folder), os.lstat)
+    for path, look in _folders(mailbox):
+        _provide_folder(path, look)
 
 
-def _provide_folder(path: bytes, look: Callable[[bytes], os.stat_result]) -> None:
+def folders_to_make(mailbox: bytes) -> tuple[bytes, ...]:
+    """What `provide_maildir` would make, in its order; raises as it does, as far as can be seen."""
+    missing: list[bytes] = []
+    for path, look in _folders(mailbox):
+        if _is_directory(path, look):
+            continue
+        if os.path.lexists(path):
+            raise _corrupted(path)
+        parent = os.path.dirname(path)
+        if parent not in missing and not os.access(parent, os.W_OK | os.X_OK):
+            number = errno.EACCES if os.path.lexists(parent) else errno.ENOENT
+            raise MailboxNotCreated(number, os.strerror(number), path)
+        missing.append(path)
+    return tuple(missing)
+
+
+def _folders(mailbox: bytes) -> list[tuple[bytes, _Look]]:
+    folders = [os.path.join(mailbox, name) for name in (b"tmp", b"cur", b"new")]
+    return [(mailbox, os.stat), *[(folder, os.lstat) for folder in folders]]
+
+
+def _provide_folder(path: bytes, look: _Look) -> None:
     if _is_directory(path, look):
         return
     try:
@@ -72,7 +108,7 @@ def _provide_folder(path: bytes, look: Callable[[bytes], os.stat_result]) -> Non
         raise MailboxNotCreated(error.errno, error.strerror, path) from None
 
 
-def _is_directory(path: bytes, look: Callable[[bytes], os.stat_result]) -> bool:
+def _is_directory(path: bytes, look: _Look) -> bool:
     """Whether there is a directory rather than nothing; `MailboxCorrupted` for all else."""
     try:
         status = look(path)

@@ -1,39 +1,21 @@
 """Running the program that makes homes, and saying what became of it.
 
-A plain call that blocks, within a limit. The program is the administrator's: it runs with the
-rights of whoever calls, in a session of its own, and is given nothing but its arguments and
-environment. The standard library only, and little of it, as `creation`.
+A plain call that blocks, within a limit. The standard library only, and little of it, as
+`creation`.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import select
-import signal
-import time
 from collections.abc import Mapping
-from contextlib import suppress
-from math import inf
 from typing import NamedTuple
 
-__all__ = ["DIRMAKER_LIMIT", "Dirmaker", "kill_all", "run"]
+from qmailldap.maildir import programs
+
+__all__ = ["DIRMAKER_LIMIT", "Dirmaker", "run"]
 
 DIRMAKER_LIMIT = 30.0
 """Seconds that the program may take which makes a home."""
-
-_GRACE = 2.0
-"""Seconds to wait for a killed program: one of another user, or in the kernel, may live on."""
-
-_PAUSE = 0.02
-"""Seconds between two looks at a program where the system has no pidfd to wait for."""
-
-_KEPT = 500
-"""Octets of a program's output that are kept to tell why it failed."""
-
-
-_running: set[int] = set()
-"""Process ids of what runs in this process's name, in any of its threads."""
 
 
 class Dirmaker(NamedTuple):
@@ -55,18 +37,11 @@ def run(dirmaker: Dirmaker, home: bytes) -> tuple[int, str]:
     Gives an errno and a text that say what became of it, for whoever finds no home then: whether
     there is one is looked at by the caller alone. Raises nothing that the program can cause.
     """
-    reader, writer = os.pipe()
+    arguments = dirmaker.program, home, dirmaker.mailbox
     try:
-        try:
-            process = _start(dirmaker, home, writer)
-        except OSError as error:
-            return error.errno or errno.EIO, f"could not be started: {error.strerror}"
-        finally:
-            os.close(writer)
-        os.set_blocking(reader, False)
-        code, output = _finish(process, reader, dirmaker.limit)
-    finally:
-        os.close(reader)
+        code, output = programs.run(arguments, dirmaker.environment, dirmaker.limit)
+    except programs.NotStarted as error:
+        return error.errno or errno.EIO, f"could not be started: {error.strerror}"
     said = f": {output.strip().decode('utf-8', 'backslashreplace')}" if output else ""
     if code is None:
         return errno.ETIMEDOUT, f"took more than {dirmaker.limit:g} seconds and was killed{said}"
@@ -76,119 +51,3 @@ def run(dirmaker: Dirmaker, home: bytes) -> tuple[int, str]:
         return errno.ENOENT, f"ended as if all were well, but left no directory there{said}"
     for_good = " for good" if code == 100 else ""
     return errno.EIO, f"failed{for_good} (exit {code}){said}"
-
-
-def kill_all() -> None:
-    """End whatever is running: its process is about to end, and nothing would limit it then."""
-    for process in tuple(_running):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process, signal.SIGKILL)
-
-
-def _start(dirmaker: Dirmaker, home: bytes, output: int) -> int:
-    arguments = [dirmaker.program, home, dirmaker.mailbox]
-
-    def spawn(program: bytes, *before: bytes) -> int:
-        return os.posix_spawnp(
-            program,
-            [*before, *arguments],
-            dirmaker.environment,
-            # Standard input comes last: where it was closed, its number may be that of the pipe.
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, output, 1),
-                (os.POSIX_SPAWN_DUP2, output, 2),
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                *[(os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inherited()],
-            ],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-        )
-
-    try:
-        return spawn(dirmaker.program)
-    except OSError as error:
-        # Unlike the original's execvp, this gives no script without a #! line to the shell.
-        if error.errno != errno.ENOEXEC or b"/" not in dirmaker.program:
-            raise
-        return spawn(b"/bin/sh", b"sh")
-
-
-def _inherited() -> list[int]:
-    """What this process itself was given, perhaps a client's connection: none of a program's."""
-    descriptors = []
-    with suppress(FileNotFoundError):
-        for descriptor in map(int, os.listdir("/proc/self/fd")):
-            with suppress(OSError):
-                if descriptor > 2 and os.get_inheritable(descriptor):
-                    descriptors.append(descriptor)
-    return descriptors
-
-
-def _finish(process: int, reader: int, limit: float) -> tuple[int | None, bytearray]:
-    """The exit code and the beginning of the output; None for a program that had to be killed."""
-    output = bytearray()
-    code = None
-    _running.add(process)
-    try:
-        code = _wait(process, reader, output, limit)
-    finally:
-        _running.discard(process)
-        if code is None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process, signal.SIGKILL)
-            _wait(process, reader, output, _GRACE)
-    return code, output
-
-
-def _wait(process: int, reader: int, output: bytearray, limit: float) -> int | None:
-    """The exit code, negative for a signal; None when the limit of so many seconds has passed."""
-    end = time.monotonic() + limit
-    poller = select.poll()
-    poller.register(reader, select.POLLIN)
-    exited = _pidfd(process)
-    if exited is not None:
-        poller.register(exited, select.POLLIN)
-    try:
-        while True:
-            left = end - time.monotonic()
-            poller.poll(1000 * max(0, min(left, _PAUSE if exited is None else inf)))
-            if _read(reader, output) == 0:
-                with suppress(KeyError):
-                    poller.unregister(reader)
-            code = _exit_code(process)
-            if code is not None:
-                # Not to the end of the pipe: a daemon that the program left may hold it open.
-                while len(output) < _KEPT and _read(reader, output):
-                    pass
-            if code is not None or left <= 0:
-                return code
-    finally:
-        if exited is not None:
-            os.close(exited)
-
-
-def _pidfd(process: int) -> int | None:
-    """A descriptor that can be read once the process has ended; None where there is no such."""
-    try:
-        return os.pidfd_open(process)
-    except (AttributeError, OSError):
-        return None
-
-
-def _read(reader: int, output: bytearray) -> int | None:
-    """How many octets were there, 0 at the end, None if there are none now."""
-    try:
-        octets = os.read(reader, 65536)
-    except BlockingIOError:
-        return None
-    output += octets[: _KEPT - len(output)]
-    return len(octets)
-
-
-def _exit_code(process: int) -> int | None:
-    try:
-        ended, status = os.waitpid(process, os.WNOHANG)
-    except ChildProcessError:
-        return 0  # SIGCHLD is ignored, so nobody learns it; the home alone can tell.
-    return os.waitstatus_to_exitcode(status) if ended else None

@@ -12,11 +12,11 @@ import weakref
 from typing import overload
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmailldap.interfaces import IMaildrop
+from qmailldap.loglevel import Log
 from qmailldap.maildir.hands import Hands
 from qmailldap.maildir.message import StoredMessage
 from qmailldap.maildir.reading import OpenMessage
@@ -27,7 +27,7 @@ from qmailldap.threads import Offload
 
 __all__ = ["MaildirMailbox", "open_mailbox"]
 
-_log = Logger(namespace="qmailldap.maildir")
+_log = Log(namespace="qmailldap.maildir")
 
 
 async def open_mailbox(hands: Hands, offload: Offload) -> MaildirMailbox:
@@ -64,6 +64,8 @@ class MaildirMailbox:
         self._closed = False
         self._syncing: list[Deferred[int]] = []
         self._synced: int | None = None
+        if begun.was_made:
+            _log.info("mailbox path={path} made=what-was-missing", path=printable(begun.path))
         self._warn("not-cleaned", begun.not_cleaned)
 
     @overload

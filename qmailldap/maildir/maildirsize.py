@@ -34,11 +34,11 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from qmailldap.maildir.counting import TRASH, count
+from qmailldap.maildir.counting import TRASH, Count, count
 from qmailldap.maildir.scanning import OPEN_FOLDER
 from qmailldap.quota import Quota
 
-__all__ = ["Removed", "is_current", "keep_current"]
+__all__ = ["Removed", "count_all", "is_current", "keep_current", "stored"]
 
 _FILE = b"maildirsize"
 
@@ -52,7 +52,8 @@ _LIMIT = re.compile(rb"(?<![0-9])0*([0-9]{1,20})([SC])")
 _LINE = re.compile(rb"[ \t]*(-?[0-9]{1,20})[ \t]+(-?[0-9]{1,20})[ \t]*")
 
 # O_NONBLOCK: a FIFO or device in the file's place is not waited for.
-_OPEN_FILE = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_LOOK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_OPEN_FILE = _LOOK | os.O_RDWR | os.O_APPEND
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -114,6 +115,22 @@ def keep_current(maildir: bytes, quota: Quota, remove: Callable[[], Removed]) ->
             except OSError as error:
                 return _as_text(error)
         return trouble
+
+
+def stored(maildir: bytes) -> tuple[Quota, Removed | None] | None:
+    """What `parse` gives for the file of a mailbox, None where there is none.
+
+    Only looks. Raises ``OSError`` where the file cannot be read.
+    """
+    with ExitStack() as stack:
+        file = _open_file(_open_root(maildir, stack), stack, _LOOK | os.O_RDONLY)
+        return None if file is None else (file.definition, file.sum)
+
+
+def count_all(maildir: bytes) -> Count:
+    """What the mailbox holds that its quota counts; raises as `count`."""
+    with ExitStack() as stack:
+        return count(_open_root(maildir, stack))
 
 
 def parse(content: bytes) -> tuple[Quota, Removed | None]:
@@ -232,10 +249,10 @@ def _is_folder(maildir: bytes) -> bool:
     return os.path.lexists(os.path.join(maildir, b"maildirfolder"))
 
 
-def _open_file(root: int, stack: ExitStack) -> _File | None:
+def _open_file(root: int, stack: ExitStack, flags: int = _OPEN_FILE) -> _File | None:
     """The file as it is, None where there is none."""
     try:
-        descriptor = os.open(_FILE, _OPEN_FILE, dir_fd=root)
+        descriptor = os.open(_FILE, flags, dir_fd=root)
     except FileNotFoundError:
         return None
     stack.callback(os.close, descriptor)

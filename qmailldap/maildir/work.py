@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Set
 from typing import NamedTuple
 
-from qmailldap.maildir.creation import provide_home, provide_maildir
+from qmailldap.maildir.creation import folders_to_make, has_home, provide_home, provide_maildir
 from qmailldap.maildir.dirmaker import Dirmaker
 from qmailldap.maildir.dot_qmail import mailbox_in_dot_qmail
 from qmailldap.maildir.maildirsize import Removed, is_current, keep_current
@@ -19,7 +19,7 @@ from qmailldap.maildir.reading import OpenMessage, open_messages
 from qmailldap.maildir.storage import Failures, Listing, Maildir, Updated
 from qmailldap.quota import Quota
 
-__all__ = ["Begun", "Finished", "Place", "Work"]
+__all__ = ["Begun", "Entered", "Finished", "Place", "Rehearsal", "Work", "find_mailbox"]
 
 
 class Place(NamedTuple):
@@ -42,13 +42,22 @@ class Place(NamedTuple):
 class Begun(NamedTuple):
     """What a session finds: the path of the Maildir, its messages, and what was not tidied.
 
-    ``quota_is_current`` says that maildirsize needs no attention where nothing is removed.
+    ``quota_is_current`` says that maildirsize needs no attention where nothing is removed,
+    ``was_made`` that something of the mailbox, or all of it, was missing and had to be made.
     """
 
     path: bytes
     listing: Listing
     not_cleaned: Failures
     quota_is_current: bool
+    was_made: bool = False
+
+
+class Entered(NamedTuple):
+    """The path of the Maildir of a home that was entered, and whether it was missing before."""
+
+    path: bytes
+    was_made: bool
 
 
 class Finished(NamedTuple):
@@ -59,12 +68,25 @@ class Finished(NamedTuple):
     quota_problem: str
 
 
+class Rehearsal(NamedTuple):
+    """What a session would find, and what it would make first.
+
+    ``makes_home`` says that dirmaker would make the home, and with it whatever it likes; ``makes``
+    are folders. ``listing`` is None where there is no Maildir yet.
+    """
+
+    makes_home: bool
+    makes: tuple[bytes, ...]
+    listing: Listing | None
+
+
 class Work:
     """The file work of one session.
 
-    `begin` comes first, or ``begun`` tells what it gave elsewhere. The other methods mean messages
-    by their numbers in the listing, from 0. All raise ``OSError``: `MailboxMissing`,
-    `MailboxCorrupted`, and `begin` `MailboxNotCreated`. ``time`` gives the seconds since the epoch.
+    `begin` comes first, or ``begun`` tells what it gave elsewhere; `enter` stands for itself. The
+    other methods mean messages by their numbers in the listing, from 0. All raise ``OSError``:
+    `MailboxMissing`, `MailboxCorrupted`, and `begin` `MailboxNotCreated`. ``time`` gives the
+    seconds since the epoch.
     """
 
     def __init__(
@@ -81,7 +103,8 @@ class Work:
     def begin(self) -> Begun:
         """Make what is missing of the mailbox, tidy its tmp/, and list its messages."""
         maildir = self._find()
-        if not maildir.is_complete():
+        to_be_made = not maildir.is_complete()
+        if to_be_made:
             self._provide_home()
             # It may have got a .qmail with it, from a skeleton.
             maildir = self._find()
@@ -89,9 +112,32 @@ class Work:
         self._maildir = maildir
         not_cleaned, listing = maildir.clean_tmp(), maildir.scan()
         self._count = len(listing.files)
-        return Begun(
-            maildir.path, listing, not_cleaned, is_current(maildir.path, self._place.quota)
-        )
+        quota_is_current = is_current(maildir.path, self._place.quota)
+        return Begun(maildir.path, listing, not_cleaned, quota_is_current, to_be_made)
+
+    def rehearse(self) -> Rehearsal:
+        """What `begin` would find and make, with nothing changed; raises as it does.
+
+        Whether a dirmaker would succeed, nobody can tell.
+        """
+        maildir, place = self._find(), self._place
+        if not maildir.is_complete() and not has_home(place.home, place.dirmaker is not None):
+            return Rehearsal(True, (), None)
+        makes = folders_to_make(maildir.path)
+        listing = None if maildir.path in makes else maildir.scan()
+        return Rehearsal(False, makes, listing)
+
+    def enter(self) -> Entered:
+        """Make what is missing of home and mailbox, and home the working directory.
+
+        For programs that read the mailbox by themselves; raises as `begin`.
+        """
+        to_be_made = not self._find().is_complete()
+        self._provide_home()
+        os.chdir(self._place.home)
+        path = self._find().path
+        provide_maildir(path)
+        return Entered(path, to_be_made)
 
     def fetch(self, number: int) -> list[OpenMessage]:
         """Open a message, and with it small ones that follow; see `open_messages`."""
@@ -110,9 +156,7 @@ class Work:
         return Finished(updates[0].not_removed, updates[0].not_moved, problem)
 
     def _find(self) -> Maildir:
-        place = self._place
-        mailbox = mailbox_in_dot_qmail(place.home) if place.asks_dot_qmail else None
-        return Maildir(mailbox or place.mailbox, time=self._time)
+        return Maildir(find_mailbox(self._place), time=self._time)
 
     def _provide_home(self) -> None:
         place = self._place
@@ -122,3 +166,9 @@ class Work:
             environment = {**place.environment, b"PATH": path}
             dirmaker = Dirmaker(place.dirmaker, place.delivery, environment)
         provide_home(place.home, dirmaker)
+
+
+def find_mailbox(place: Place) -> bytes:
+    """The absolute path of the mailbox. Raises ``OSError`` where ~/.qmail cannot be read."""
+    mailbox = mailbox_in_dot_qmail(place.home) if place.asks_dot_qmail else None
+    return mailbox or place.mailbox

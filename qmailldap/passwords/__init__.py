@@ -7,7 +7,14 @@ an exception. Verifying blocks; whoever calls it finds a thread, unless the valu
 """
 
 from qmailldap.passwords.decoys import Decoys
-from qmailldap.passwords.parser import DEFAULT_DECOY, parse_password
+from qmailldap.passwords.parser import DEFAULT_DECOY, load_libraries, parse_password
 from qmailldap.passwords.stored import MalformedHash, StoredPassword
 
-__all__ = ["DEFAULT_DECOY", "Decoys", "MalformedHash", "StoredPassword", "parse_password"]
+__all__ = [
+    "DEFAULT_DECOY",
+    "Decoys",
+    "MalformedHash",
+    "StoredPassword",
+    "load_libraries",
+    "parse_password",
+]

@@ -9,13 +9,16 @@ from hmac import compare_digest
 
 import argon2
 import attrs
-from argon2.low_level import Type, hash_secret_raw
-from passlib.utils.binary import ab64_decode
+from argon2.low_level import ARGON2_VERSION, Type, hash_secret_raw
+from passlib.utils.binary import ab64_decode, ab64_encode, b64s_encode
 
 from qmailldap.passwords.limits import MOST_LANES, MOST_MEMORY, MOST_MEMORY_WORK, MOST_ROUNDS
 from qmailldap.passwords.stored import MalformedHash
 
-__all__ = ["PBKDF2", "Argon2"]
+__all__ = ["ARGON2_MEMORY", "PBKDF2", "Argon2"]
+
+ARGON2_MEMORY = 64 * 1024
+"""KiB of memory that a value made here asks for."""
 
 _PBKDF2 = re.compile(rb"([0-9]{1,20})\$([A-Za-z0-9./+]*)\$([A-Za-z0-9./+]+)")
 _ARGON2 = re.compile(
@@ -58,9 +61,19 @@ class PBKDF2:
             raise MalformedHash(scheme, f"its digest is not of {size} octets") from None
         return cls(algorithm, rounds, expected, salt)
 
+    @classmethod
+    def of(cls, algorithm: str, password: bytes, rounds: int, salt: bytes) -> PBKDF2:
+        key = hashlib.pbkdf2_hmac(algorithm, password, salt, rounds)
+        return cls(algorithm, rounds, key, salt)
+
+    @property
+    def text(self) -> bytes:
+        salt, key = ab64_encode(self._salt), ab64_encode(self._expected)
+        return b"$".join((b"%d" % self.rounds, salt, key))
+
     def matches(self, password: bytes) -> bool:
-        key = hashlib.pbkdf2_hmac(self._algorithm, password, self._salt, self.rounds)
-        return compare_digest(key, self._expected)
+        hashed = PBKDF2.of(self._algorithm, password, self.rounds, self._salt)
+        return compare_digest(hashed._expected, self._expected)
 
     def decoy(self) -> PBKDF2:
         return attrs.evolve(
@@ -87,8 +100,15 @@ class Argon2:
     @property
     def parameters(self) -> str:
         """The variant and its cost, in the words of the encoded form."""
-        kind = f"argon2{self._type.name.lower()}"
-        return f"{kind} m={self._memory},t={self._passes},p={self._lanes}"
+        return f"{self._kind} {self._cost}"
+
+    @property
+    def _kind(self) -> str:
+        return f"argon2{self._type.name.lower()}"
+
+    @property
+    def _cost(self) -> str:
+        return f"m={self._memory},t={self._passes},p={self._lanes}"
 
     @classmethod
     def parse(cls, scheme: str, text: bytes) -> Argon2:
@@ -120,9 +140,34 @@ class Argon2:
             salt=salt,
         )
 
+    @classmethod
+    def of(cls, password: bytes, passes: int, salt: bytes) -> Argon2:
+        """Argon2id by the second recommendation of RFC 9106, section 4, which has 3 ``passes``.
+
+        Raises `MemoryError`.
+        """
+        setting = cls(
+            type=Type.ID,
+            version=ARGON2_VERSION,
+            memory=ARGON2_MEMORY,
+            passes=passes,
+            lanes=4,
+            expected=bytes(32),
+            salt=salt,
+        )
+        return attrs.evolve(setting, expected=setting._key(password))
+
+    @property
+    def text(self) -> bytes:
+        setting = f"${self._kind}$v={self._version}${self._cost}".encode("ascii")
+        return b"$".join((setting, b64s_encode(self._salt), b64s_encode(self._expected)))
+
     def matches(self, password: bytes) -> bool:
+        return compare_digest(self._key(password), self._expected)
+
+    def _key(self, password: bytes) -> bytes:
         try:
-            key = hash_secret_raw(
+            return hash_secret_raw(
                 password,
                 self._salt,
                 time_cost=self._passes,
@@ -135,7 +180,6 @@ class Argon2:
         except argon2.exceptions.HashingError:
             # Every parameter was checked before: memory or threads are what is left to fail.
             raise MemoryError("Argon2 got no memory or no threads") from None
-        return compare_digest(key, self._expected)
 
     def decoy(self) -> Argon2:
         return attrs.evolve(

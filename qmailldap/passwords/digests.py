@@ -11,13 +11,20 @@ from collections.abc import Callable
 from hmac import compare_digest
 
 import attrs
-from passlib.crypto.digest import lookup_hash
 
 from qmailldap.passwords.stored import MalformedHash
 
-__all__ = ["Digest", "NetscapeMD5", "Salted", "Unsalted", "find_digest"]
+__all__ = [
+    "SALT_SIZE",
+    "Digest",
+    "NetscapeMD5",
+    "Salted",
+    "Unsalted",
+    "decode_base64",
+    "find_digest",
+]
 
-_SALT_SIZE = 8
+SALT_SIZE = 8
 """Octets of salt in a value made here."""
 
 _NETSCAPE_HALF = 32
@@ -43,7 +50,9 @@ def find_digest(algorithm: str) -> Digest | None:
     try:
         empty = hashlib.new(algorithm, usedforsecurity=False)
     except ValueError:
-        # OpenSSL 3 has no MD4; passlib brings its own.
+        # OpenSSL 3 has no MD4; passlib brings its own, and takes its time to load.
+        from passlib.crypto.digest import lookup_hash
+
         known = lookup_hash(algorithm, required=False)
         if not known.supported:
             return None
@@ -66,10 +75,14 @@ class Unsalted:
     """
 
     _digest: Digest
-    _text: bytes
+    text: bytes
+
+    @classmethod
+    def of(cls, digest: Digest, password: bytes) -> Unsalted:
+        return cls(digest, b64encode(digest.of(password)))
 
     def matches(self, password: bytes) -> bool:
-        return compare_digest(b64encode(self._digest.of(password)), self._text)
+        return compare_digest(Unsalted.of(self._digest, password).text, self.text)
 
     def decoy(self) -> Unsalted:
         return Unsalted(self._digest, b64encode(os.urandom(self._digest.size)))
@@ -86,7 +99,7 @@ class Salted:
     @classmethod
     def parse(cls, scheme: str, digest: Digest, text: bytes) -> Salted:
         """Raises `MalformedHash` for text that does not decode or does not hold a digest."""
-        octets = _decoded(text)
+        octets = decode_base64(text)
         if octets is None:
             raise MalformedHash(scheme, "its base64 does not decode") from None
         if len(octets) < digest.size:
@@ -94,12 +107,21 @@ class Salted:
         return cls(digest, octets[: digest.size], octets[digest.size :])
 
     @classmethod
+    def of(cls, digest: Digest, password: bytes, salt: bytes) -> Salted:
+        return cls(digest, digest.of(password + salt), salt)
+
+    @classmethod
     def random(cls, digest: Digest) -> Salted:
         """A value of a password that nobody knows."""
-        return cls(digest, os.urandom(digest.size), os.urandom(_SALT_SIZE))
+        return cls(digest, os.urandom(digest.size), os.urandom(SALT_SIZE))
+
+    @property
+    def text(self) -> bytes:
+        return b64encode(self._expected + self._salt)
 
     def matches(self, password: bytes) -> bool:
-        return compare_digest(self._digest.of(password + self._salt), self._expected)
+        hashed = Salted.of(self._digest, password, self._salt)
+        return compare_digest(hashed._expected, self._expected)
 
     def decoy(self) -> Salted:
         return Salted(self._digest, os.urandom(self._digest.size), os.urandom(len(self._salt)))
@@ -120,9 +142,19 @@ class NetscapeMD5:
             raise MalformedHash(scheme, f"it is not of {2 * _NETSCAPE_HALF} characters") from None
         return cls(digest, text[:_NETSCAPE_HALF], text[_NETSCAPE_HALF:])
 
+    @classmethod
+    def of(cls, digest: Digest, password: bytes, salt: bytes) -> NetscapeMD5:
+        """``salt`` is the text that follows the digest, 32 octets."""
+        octets = salt + b"\x59" + password + b"\xf7" + salt
+        return cls(digest, digest.of(octets).hex().encode("ascii"), salt)
+
+    @property
+    def text(self) -> bytes:
+        return self._expected + self._salt
+
     def matches(self, password: bytes) -> bool:
-        octets = self._salt + b"\x59" + password + b"\xf7" + self._salt
-        return compare_digest(self._digest.of(octets).hex().encode("ascii"), self._expected)
+        hashed = NetscapeMD5.of(self._digest, password, self._salt)
+        return compare_digest(hashed._expected, self._expected)
 
     def decoy(self) -> NetscapeMD5:
         half = _NETSCAPE_HALF // 2
@@ -133,6 +165,7 @@ class NetscapeMD5:
         )
 
 
-def _decoded(text: bytes) -> bytes | None:
+def decode_base64(text: bytes) -> bytes | None:
+    """The octets; None for text that is not base64 from end to end, padded."""
     # What b64decode calls valid differs between versions of Python.
     return b64decode(text) if _BASE64.fullmatch(text) else None

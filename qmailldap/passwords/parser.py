@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from base64 import b64encode
 
 from qmailldap.passwords.crypted import Crypt
-from qmailldap.passwords.derived import PBKDF2, Argon2
 from qmailldap.passwords.digests import Digest, NetscapeMD5, Salted, Unsalted, find_digest
+from qmailldap.passwords.schemes import PBKDF2_SCHEMES, SALTED, UNSALTED
 from qmailldap.passwords.settings import read_setting
 from qmailldap.passwords.stored import MalformedHash, Never, StoredPassword
 
-__all__ = ["DEFAULT_DECOY", "parse_password"]
-
-_UNSALTED = {
-    "MD4": "md4",
-    "MD5": "md5",
-    "RMD160": "ripemd160",
-    "SHA": "sha1",
-    "SHA256": "sha256",
-    "SHA384": "sha384",
-    "SHA512": "sha512",
-}
-_SALTED = {
-    "SMD5": "md5",
-    "SSHA": "sha1",
-    "SSHA256": "sha256",
-    "SSHA384": "sha384",
-    "SSHA512": "sha512",
-}
-_PBKDF2 = {"PBKDF2-SHA1": "sha1", "PBKDF2-SHA256": "sha256", "PBKDF2-SHA512": "sha512"}
-"""Canonical names of schemes and hashlib's names of their digests."""
+__all__ = ["DEFAULT_DECOY", "load_libraries", "parse_password"]
 
 _ALIASES = {
     "ARGON2I": "ARGON2",
@@ -57,7 +37,8 @@ def parse_password(value: bytes, *, cleartext: bool = False) -> StoredPassword:
     """The value of userPassword, as a whole.
 
     ``cleartext`` says that the site has asked for clear text: only then does a value of {PLAIN},
-    {CLEARTEXT} or {CLEAR} match. Raises `MalformedHash`.
+    {CLEARTEXT} or {CLEAR} match. Raises `MalformedHash`. Libraries that few values need are loaded
+    for the first that does, unless `load_libraries` has done so.
     """
     prefix = _SCHEME.match(value)
     if prefix is None:
@@ -65,19 +46,23 @@ def parse_password(value: bytes, *, cleartext: bool = False) -> StoredPassword:
     name = prefix[1].decode("ascii").upper()
     scheme = _ALIASES.get(name, name)
     text = value[prefix.end() :]
-    if scheme in _UNSALTED:
-        return _quick(scheme, Unsalted(_digest(scheme, _UNSALTED[scheme]), text))
-    if scheme in _SALTED:
-        digest = _digest(scheme, _SALTED[scheme])
+    if scheme in UNSALTED:
+        return _quick(scheme, Unsalted(_digest(scheme, UNSALTED[scheme]), text))
+    if scheme in SALTED:
+        digest = _digest(scheme, SALTED[scheme])
         return _quick(scheme, Salted.parse(scheme, digest, text))
     if scheme == "NS-MTA-MD5":
         return _quick(scheme, NetscapeMD5.parse(scheme, _digest(scheme, "md5"), text))
-    if scheme in _PBKDF2:
-        algorithm = _PBKDF2[scheme]
+    if scheme in PBKDF2_SCHEMES:
+        from qmailldap.passwords.derived import PBKDF2
+
+        algorithm = PBKDF2_SCHEMES[scheme]
         size = hashlib.new(algorithm, usedforsecurity=False).digest_size
         pbkdf2 = PBKDF2.parse(scheme, algorithm, size, text)
         return StoredPassword(scheme, f"{scheme} {pbkdf2.rounds}", False, pbkdf2)
     if scheme == "ARGON2":
+        from qmailldap.passwords.derived import Argon2
+
         argon2 = Argon2.parse(scheme, text)
         return StoredPassword(scheme, f"{scheme} {argon2.parameters}", False, argon2)
     if scheme == "PLAIN":
@@ -86,6 +71,14 @@ def parse_password(value: bytes, *, cleartext: bool = False) -> StoredPassword:
         return _crypt(text)
     # A scheme that nobody here knows is none: crypt(3) gets the value with its braces.
     return _crypt(value)
+
+
+def load_libraries() -> None:
+    """Load what any value may need: later there may be no right to read it."""
+    import qmailldap.passwords.derived  # noqa: F401
+
+    for algorithm in UNSALTED.values():
+        find_digest(algorithm)
 
 
 def _crypt(value: bytes) -> StoredPassword:
@@ -101,7 +94,7 @@ def _plain(password: bytes) -> StoredPassword:
         return _NEVER
     # As a digest, so that the comparison takes the same time for any length.
     digest = _digest("PLAIN", "sha256")
-    return _quick("PLAIN", Unsalted(digest, b64encode(digest.of(password))))
+    return _quick("PLAIN", Unsalted.of(digest, password))
 
 
 def _quick(scheme: str, method: Unsalted | Salted | NetscapeMD5) -> StoredPassword:

@@ -20,9 +20,9 @@ from qmailldap.passwords.limits import (
 )
 from qmailldap.passwords.stored import UNKNOWN_COST, MalformedHash
 
-__all__ = ["Setting", "read_setting"]
+__all__ = ["ALPHABET", "Setting", "random_salt", "read_setting"]
 
-_ALPHABET = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ALPHABET = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """crypt(3)'s digits of base 64, in their order."""
 
 _MOST_SALT = 86
@@ -30,6 +30,11 @@ _MOST_SALT = 86
 
 _COUNTED = re.compile(rb"_[./0-9A-Za-z]{8}|\$(?:2[abxy]|[567]|sha1|md5|g?y|sm3y?)[$,]")
 """The formats with a cost in them."""
+
+
+def random_salt(size: int) -> bytes:
+    """``size`` characters of crypt(3)'s base 64."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(size)).encode("ascii")
 
 
 @attrs.frozen
@@ -46,8 +51,7 @@ class Setting:
         if not self._salt_size:
             return self._prefix + self._end
         # Where a salt is octets in base 64, its last character has bits that must be zero.
-        salt = "".join(secrets.choice(_ALPHABET) for _ in range(self._salt_size - 1)) + "."
-        return self._prefix + salt.encode("ascii") + self._end
+        return self._prefix + random_salt(self._salt_size - 1) + b"." + self._end
 
 
 _UNKNOWN = Setting(UNKNOWN_COST, prefix=b"*0", salt_size=0, end=b"")
@@ -90,7 +94,7 @@ def _rounds_fault(fields: re.Match[bytes]) -> str | None:
 
 def _extended_des_fault(fields: re.Match[bytes]) -> str | None:
     """The rounds are four digits, the least significant first."""
-    digits = (_ALPHABET.index(chr(octet)) for octet in fields["rounds"])
+    digits = (ALPHABET.index(chr(octet)) for octet in fields["rounds"])
     if sum(digit << 6 * place for place, digit in enumerate(digits)) > MOST_ROUNDS:
         return f"its rounds are more than {MOST_ROUNDS}"
     return None
@@ -104,7 +108,7 @@ def _bcrypt_fault(fields: re.Match[bytes]) -> str | None:
 
 def _scrypt_fault(fields: re.Match[bytes]) -> str | None:
     """One digit is the logarithm of N, five each are r and p, the least significant first."""
-    log_n, *digits = (_ALPHABET.index(chr(octet)) for octet in fields["parameters"])
+    log_n, *digits = (ALPHABET.index(chr(octet)) for octet in fields["parameters"])
     r, p = (
         sum(digit << 6 * place for place, digit in enumerate(number))
         for number in (digits[:5], digits[5:])
@@ -114,7 +118,7 @@ def _scrypt_fault(fields: re.Match[bytes]) -> str | None:
 
 def _yescrypt_fault(fields: re.Match[bytes]) -> str | None:
     """Flavour, the logarithm of N, and r; then perhaps which of p and t follow, and these."""
-    digits = [_ALPHABET.index(chr(octet)) for octet in fields["parameters"]]
+    digits = [ALPHABET.index(chr(octet)) for octet in fields["parameters"]]
     p = 1
     t = 0
     try:

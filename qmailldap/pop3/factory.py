@@ -7,9 +7,9 @@ from collections.abc import Callable
 from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
-from twisted.logger import Logger
 
 from qmailldap.handover import Connection
+from qmailldap.loglevel import Log
 from qmailldap.pop3.limits import Limits
 from qmailldap.pop3.protocol import POP3
 
@@ -38,8 +38,7 @@ class POP3Factory(ServerFactory):
         self.clock = clock
         self.limits = limits
         self.trusts = trusts
-        # Not a class attribute: as such it would log under the name of the class.
-        self.log = Logger(namespace="qmailldap.pop3")
+        self.log = Log(namespace="qmailldap.pop3")
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
         protocol = POP3(self.portal, self.hostname, self.limits, self.clock, self.trusts)

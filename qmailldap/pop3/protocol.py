@@ -27,10 +27,10 @@ from qmailldap.pop3.content import DotStuffer, TopOfMessage, in_chunks
 from qmailldap.pop3.flow import Flow
 from qmailldap.pop3.limits import Limits
 from qmailldap.pop3.lines import LineBuffer, LineTooLong
-from qmailldap.pop3.session import Session
 from qmailldap.pop3.syntax import COMMANDS, CommandRefused, number
 from qmailldap.pop3.xclient import parse_xclient
 from qmailldap.refusal import LoginRefused, Refusal
+from qmailldap.session import Session
 from qmailldap.threads import Busy
 
 __all__ = ["POP3"]

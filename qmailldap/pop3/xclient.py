@@ -9,27 +9,14 @@ from __future__ import annotations
 import ipaddress
 import re
 
-import attrs
-
+from qmailldap.client import Introduction
 from qmailldap.pop3.syntax import CommandRefused
 
-__all__ = ["Introduction", "parse_xclient"]
+__all__ = ["parse_xclient"]
 
 _SESSION = re.compile(rb"[A-Za-z0-9@._+=/:~#-]{1,64}")
 _HIGHEST_PORT = 65535
 _HIGHEST_TTL = 255
-
-
-@attrs.frozen
-class Introduction:
-    """What XCLIENT said: the client's address and port, the session's name, how often it may be
-    handed on; None where it said nothing of it.
-    """
-
-    host: str | None = None
-    port: int | None = None
-    session: str | None = None
-    ttl: int | None = None
 
 
 def parse_xclient(words: tuple[bytes, ...]) -> Introduction:

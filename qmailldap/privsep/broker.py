@@ -32,6 +32,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from qmailldap.privsep import shadow, wire
+from qmailldap.privsep.giving_up import give_up_root
 from qmailldap.privsep.keeper import Keeper
 
 __all__ = ["BUSY_LIMIT", "CONTROL", "HIGHEST_ID", "LOWEST_ID", "MOST_CHECKS", "REQUEST", "main"]
@@ -132,11 +133,7 @@ class _Broker:
 
     def _keep(self, connection: int, uid: int, gid: int) -> None:
         """In the child: become the owner, for ever, and serve."""
-        os.setgroups([])
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, uid)
-        if (os.getresuid(), os.getresgid(), os.getgroups()) != ((uid,) * 3, (gid,) * 3, []):
-            raise RuntimeError("the rights of root were not given up")
+        give_up_root(uid, gid)
         Keeper(socket.socket(fileno=connection), self._dirmaker).serve()
 
     def _fork(self, child: tuple[bytes, int, int, int], work: Callable[[], None]) -> None:

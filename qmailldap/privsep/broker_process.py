@@ -14,10 +14,10 @@ from typing import Any
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, ProcessProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import qmailldap
+from qmailldap.loglevel import Log
 from qmailldap.printable import printable
 from qmailldap.privsep.broker import BUSY_LIMIT, CONTROL, REQUEST
 from qmailldap.privsep.channel import Channel
@@ -35,7 +35,7 @@ _LONGEST_LINE = 8192
 _STOP_LIMIT = BUSY_LIMIT + 5.0
 """Seconds; the broker itself gives its children less."""
 
-_log = Logger(namespace="qmailldap.privsep")
+_log = Log(namespace="qmailldap.privsep")
 
 
 class BrokerProcess(ProcessProtocol):

@@ -16,7 +16,6 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IFileDescriptorReceiver, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -31,8 +30,6 @@ _MOST_FILES = 64
 """Files that may be on their way; a keeper sends one with an answer."""
 
 _LENGTH = 4
-
-_log = Logger(namespace="qmailldap.privsep")
 
 
 class KeeperLost(OSError):

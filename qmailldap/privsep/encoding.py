@@ -124,11 +124,12 @@ def write_begun(begun: Begun) -> list[bytes]:
         number_field(listing.has_new),
         *_write_failures(begun.not_cleaned),
         number_field(begun.quota_is_current),
+        number_field(begun.was_made),
     ]
 
 
 def read_begun(fields: Sequence[bytes]) -> Begun:
-    path, files, sizes, inodes, ambiguous, has_new, *failures, current = _exactly(9, fields)
+    path, files, sizes, inodes, ambiguous, has_new, *rest = _exactly(10, fields)
     if not path.startswith(b"/") or b"\0" in path:
         raise FrameError("a path is not absolute")
     # One look at all names: there may be some 100,000.
@@ -147,7 +148,14 @@ def read_begun(fields: Sequence[bytes]) -> Begun:
         raise FrameError("a listing has not as many sizes as names")
     if listing.sizes and min(listing.sizes) < 0:
         raise FrameError("a message of negative size")
-    return Begun(path, listing, _read_failures(failures), bool(number(current)))
+    *failures, is_current, was_made = rest
+    return Begun(
+        path,
+        listing,
+        _read_failures(failures),
+        quota_is_current=bool(number(is_current)),
+        was_made=bool(number(was_made)),
+    )
 
 
 def write_opened(messages: Sequence[Opened]) -> list[bytes]:

@@ -31,7 +31,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
-from qmailldap.maildir import dirmaker
+from qmailldap.maildir import programs
 from qmailldap.maildir.work import Place, Work
 from qmailldap.privsep import encoding, wire
 
@@ -81,7 +81,7 @@ class Keeper:
                     self._all_ended.release()
             while self._ended and self._threads:
                 # Nobody waits for a home any more; one may be about to be made.
-                dirmaker.kill_all()
+                programs.kill_all()
                 time.sleep(_PAUSE)
 
     def _next(self) -> list[bytes] | None:

@@ -11,9 +11,9 @@ from typing import Protocol
 import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from qmailldap.loglevel import Log
 from qmailldap.maildir.work import Place
 from qmailldap.privsep.channel import Answer, Channel
 from qmailldap.privsep.keeper import MOST_THREADS
@@ -31,7 +31,7 @@ LEAVING_LIMIT = 10.0
 
 MOST_WAITING = 10_000
 
-_log = Logger(namespace="qmailldap.privsep")
+_log = Log(namespace="qmailldap.privsep")
 
 
 class Starter(Protocol):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import grp
-import os
 import pwd
 
 import attrs
 
 from qmailldap.account import HIGHEST_ID
+from qmailldap.privsep.giving_up import give_up_root
 
 __all__ = ["USERS", "Identity", "UnknownIdentity", "become", "find_identity"]
 
@@ -59,12 +58,7 @@ def become(identity: Identity) -> None:
 
     To be called as root. Raises ``OSError`` when that is refused.
     """
-    os.setgroups([])
-    os.setresgid(identity.gid, identity.gid, identity.gid)
-    os.setresuid(identity.uid, identity.uid, identity.uid)
-    ids = os.getresuid(), os.getresgid(), os.getgroups()
-    if ids != ((identity.uid,) * 3, (identity.gid,) * 3, []):
-        raise PermissionError(errno.EPERM, "the rights of root were not given up")
+    give_up_root(identity.uid, identity.gid)
 
 
 def _find_user(user: str) -> pwd.struct_passwd:

@@ -14,7 +14,7 @@ import socket
 
 from qmailldap.privsep import wire
 
-__all__ = ["LIMIT", "check", "compare", "serve"]
+__all__ = ["LIMIT", "check", "compare", "lets_nobody_in", "serve", "stored_value"]
 
 LIMIT = 30
 """Seconds that a question may take; by then the child is ended by SIGALRM."""
@@ -55,15 +55,18 @@ def check(login: bytes, password: bytes) -> str:
     if min(user.pw_uid, user.pw_gid) < _LOWEST_ID:
         # Nobody shall try root's passwords here, not even the network process.
         return "unknown"
-    value = _shadow_value(login)
-    if value is None:
-        value = os.fsencode(user.pw_passwd)
-    return {True: "yes", False: "no", None: "unknown"}[compare(password, value)]
+    return {True: "yes", False: "no", None: "unknown"}[compare(password, stored_value(user))]
+
+
+def stored_value(user: pwd.struct_passwd) -> bytes:
+    """What `compare` takes, of shadow, else of passwd. Raises ``OSError`` as `check`."""
+    value = _shadow_value(os.fsencode(user.pw_name))
+    return os.fsencode(user.pw_passwd) if value is None else value
 
 
 def compare(password: bytes, value: bytes) -> bool | None:
     """Whether the password is that of a value of shadow; None where there was nothing to hash."""
-    if not password or not value or value.startswith(_LOCKED) or value == _ELSEWHERE:
+    if not password or lets_nobody_in(value):
         return None
     # Not before they are needed: they load libraries, which the broker would then have, too.
     from hmac import compare_digest
@@ -72,6 +75,11 @@ def compare(password: bytes, value: bytes) -> bool | None:
 
     hashed = crypt(password, value)
     return None if hashed is None else compare_digest(hashed, value)
+
+
+def lets_nobody_in(value: bytes) -> bool:
+    """Whether a value is locked or empty, and no password is to be hashed for it."""
+    return not value or value.startswith(_LOCKED) or value == _ELSEWHERE
 
 
 def serve(descriptor: int) -> None:

@@ -29,6 +29,7 @@ from qmailldap.interfaces import IForwardedSession, Relayed
 from qmailldap.refusal import LoginRefused, Refusal
 from tests.forward.support import READ_AT_ONCE, ForwardTestCase, Names, Network, Wire
 from tests.integration.certificates import write_certificate
+from tests.loglevels import log_at
 from tests.test_cluster import cluster, end
 
 HOST = "mail2.example.org"
@@ -623,6 +624,15 @@ class StartTLSTests(ForwarderTestCase):
         self.assertIsNone(wire.secured)
         wire.say(b"+OK\r\n", b"+OK\r\n", b"+OK\r\n")
         self.successResultOf(login).close()
+
+    def test_the_log_says_whether_it_is_used(self) -> None:
+        log_at(self, LOGLEVEL=8)
+        for answer, tls in ((b"+OK\r\n", "yes"), (b"-ERR unimplemented\r\n", "no")):
+            login, wire = self.starting()
+            wire.say(answer, b"+OK\r\n", b"+OK\r\n", b"-ERR no\r\n")
+            start = f"forwarding user=joe session=s1 mailhost={HOST} member={AT}:110"
+            self.assertEqual(self.log_lines(), [f"{start} tls={tls} xclient=yes"])
+            self.refused(login, Refusal.MEMBER_REFUSED)
 
     def test_where_tls_is_required_it_is_not(self) -> None:
         self.tls_level = 2

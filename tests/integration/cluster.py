@@ -50,6 +50,7 @@ class ClusterTestCase(SiteTestCase):
         *,
         listen: Sequence[str] = (),
         before: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         """A member that has ``routes`` to others, by mailHost; `start_members` is to start it.
 
@@ -69,6 +70,7 @@ class ClusterTestCase(SiteTestCase):
             port=self.port,
             listen=listen,
             before=before,
+            variables=variables,
         )
 
     def routes(self, count: int) -> dict[str, str]:

@@ -17,16 +17,15 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-__all__ = ["Child", "Finished", "run", "wait_until"]
+__all__ = ["WITH_US", "Child", "Finished", "run", "wait_until"]
 
 reactor = cast(IReactorTime, _reactor)
 
 _POLL_INTERVAL = 0.01
 _living: set[Child] = set()
 
-
-# Ends the child with us, even if we are killed.
-_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+"""What is put before a command that shall end with us, even if we are killed."""
 
 
 class Child:
@@ -49,7 +48,7 @@ class Child:
         self._output = output
         with open(output, "ab") as stdout, open(errors or output, "ab") as stderr:
             self._process = subprocess.Popen(
-                [*_WITH_US, *arguments],
+                [*WITH_US, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

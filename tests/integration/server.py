@@ -24,6 +24,7 @@ TAC = PROJECT / "tac" / "qmailldap-pop3.tac"
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 
 _START_LIMIT = 20
+_OF_THE_LOG = ("LOGLEVEL", "DEBUGLEVEL")
 _FAULT = re.compile(r"Traceback \(most recent call last\)|Unhandled [Ee]rror", re.MULTILINE)
 
 
@@ -176,6 +177,10 @@ def write_control(directory: Path, files: Mapping[str, str]) -> None:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The variables for a child that is to run this checkout's code, and nothing else's."""
+    """The variables for a child that is to run this checkout's code, and nothing else's.
+
+    What it logs does not depend on who runs the tests.
+    """
     path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables}
+    ours = {name: os.environ[name] for name in os.environ if name not in _OF_THE_LOG}
+    return {**ours, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables}

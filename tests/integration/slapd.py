@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from .ports import HOST, unused_port
@@ -32,6 +33,7 @@ include {schemas}/inetorgperson.schema
 include {qmail_schema}
 modulepath /usr/lib/ldap
 moduleload back_mdb
+{modules}
 # A bind with a name and no password succeeds, as anonymous: the danger of proving passwords so.
 allow bind_anon_dn
 threads 4
@@ -51,13 +53,15 @@ access to * by * read
 class Slapd:
     """One directory server; it starts with ``entries``, which are LDIF, below `SUFFIX`.
 
-    Everybody may read everything but userPassword, which only `SERVICE_DN` may.
+    Everybody may read everything but userPassword, which only `SERVICE_DN` may. ``modules`` are
+    loaded besides what it needs.
     """
 
-    def __init__(self, directory: Path, entries: str = "") -> None:
+    def __init__(self, directory: Path, entries: str = "", modules: Sequence[str] = ()) -> None:
         self.port = unused_port()
         self._directory = directory
         self._entries = entries
+        self._modules = modules
         self._log = directory / "slapd.log"
         self._child: Child | None = None
 
@@ -125,6 +129,7 @@ class Slapd:
                 qmail_schema=_SCHEMA,
                 suffix=SUFFIX,
                 directory=self._directory,
+                modules="\n".join(f"moduleload {module}" for module in self._modules),
                 service_dn=SERVICE_DN,
             )
         )

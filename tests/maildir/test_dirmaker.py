@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from qmailldap.maildir import dirmaker as dirmaker_module
+from qmailldap.maildir import programs
 from qmailldap.maildir.creation import MailboxNotCreated
 from qmailldap.maildir.dirmaker import DIRMAKER_LIMIT, Dirmaker
 from qmailldap.maildir.storage import MailboxMissing
@@ -155,7 +155,7 @@ class DirmakerTests(CreationTestCase):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
         self.patch(os, "killpg", denied)
-        self.patch(dirmaker_module, "_GRACE", 0.1)
+        self.patch(programs, "_GRACE", 0.1)
         error = self.refused(self.script("exec sleep 1000", limit=0.1))
         self.assertEqual(errno.ETIMEDOUT, error.errno)
 

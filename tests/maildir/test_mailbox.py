@@ -24,6 +24,7 @@ from qmailldap.maildir.storage import Failures, Listing, MailboxCorrupted, Mailb
 from qmailldap.maildir.work import Begun, Finished, Place, Work
 from qmailldap.quota import Quota
 from qmailldap.threads import Busy, Offload, Workers
+from tests.loglevels import log_at
 from tests.maildir.support import (
     HandsAsked,
     HeldBack,
@@ -70,6 +71,15 @@ class MailboxTestCase(SynchronousTestCase):
 
 
 class OpenMailboxTests(MailboxTestCase):
+    def test_it_is_told_when_something_of_it_had_to_be_made(self) -> None:
+        log_at(self, LOGLEVEL=8)
+        lines = self.logged()
+        (self.path / "cur").rmdir()
+        self.mailbox()
+        self.mailbox()
+        (line,) = lines
+        self.assertRegex(line, "^mailbox path=.* made=what-was-missing$")
+
     def test_it_provides_its_interface(self) -> None:
         self.assertTrue(verifyObject(IMaildrop, self.mailbox()))
 

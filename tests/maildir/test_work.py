@@ -392,3 +392,57 @@ class QuotaTests(WorkTestCase):
         self.assertEqual(array.array("q", [110]), work.begin().listing.sizes)
         work.finish({0})
         self.assertEqual(f"{QUOTA}\n0 0\n", self.file.read_text())
+
+
+class EnterTests(SynchronousTestCase):
+    """Home and mailbox made ready for a program that reads the mail by itself."""
+
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp()).absolute()
+        self.root.mkdir(parents=True)
+        self.home = self.root / "home"
+        self.addCleanup(os.chdir, os.getcwd())
+
+    def enter(self, mailbox: str = "home/Maildir", asks_dot_qmail: bool = False) -> bytes:
+        place = Place(
+            os.fsencode(self.home),
+            os.fsencode(self.root / mailbox),
+            asks_dot_qmail=asks_dot_qmail,
+        )
+        path, self.was_made = Work(place).enter()
+        return path
+
+    def test_the_home_is_the_working_directory_and_the_mailbox_is_complete(self) -> None:
+        self.home.mkdir()
+        path = self.enter()
+        self.assertEqual(os.getcwd(), str(self.home))
+        self.assertEqual(os.fsdecode(path), str(self.home / "Maildir"))
+        for folder in ("", "tmp", "new", "cur"):
+            self.assertEqual((self.home / "Maildir" / folder).stat().st_mode & 0o777, 0o700)
+        self.assertTrue(self.was_made)
+
+    def test_what_is_there_stays_as_it_is(self) -> None:
+        self.home.mkdir()
+        maildir = make_maildir(self.home / "Maildir")
+        deliver(maildir, "new/1700000000.1.mx", b"x")
+        before = files_of(maildir)
+        self.enter()
+        self.assertEqual(files_of(maildir), before)
+        self.assertFalse(self.was_made)
+
+    def test_a_home_is_needed_even_where_the_mailbox_is_elsewhere_and_complete(self) -> None:
+        make_maildir(self.root / "mail")
+        self.assertRaises(MailboxMissing, self.enter, "mail")
+
+    def test_the_mailbox_that_dot_qmail_names_is_the_one(self) -> None:
+        self.home.mkdir()
+        (self.home / ".qmail").write_text("./Mail/\n")
+        self.assertEqual(
+            os.path.normpath(os.fsdecode(self.enter(asks_dot_qmail=True))), str(self.home / "Mail")
+        )
+        self.assertFalse((self.home / "Maildir").exists())
+
+    def test_a_file_in_the_way_is_told(self) -> None:
+        self.home.mkdir()
+        (self.home / "Maildir").write_text("")
+        self.assertRaises(MailboxCorrupted, self.enter)

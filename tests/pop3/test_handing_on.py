@@ -10,13 +10,14 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger, formatEvent
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from qmailldap.interfaces import IForwardedSession, Relayed
+from qmailldap.loglevel import Log
 from qmailldap.pop3 import Limits
 from qmailldap.refusal import LoginRefused, Refusal
 from tests.pop3.maildrop import PASSWORD, Server
@@ -76,7 +77,7 @@ class HandingOnTests(SynchronousTestCase):
         self.session = self.server.realm.session = Session()
         self.events: list[str] = []
         self.server.protocol._session.id = "S1"
-        self.server.protocol._session.log = Logger(
+        self.server.protocol._session.log = Log(
             namespace="test",
             observer=lambda event: self.events.append(formatEvent(event)),  # type: ignore[arg-type]
         )

@@ -15,10 +15,11 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.logger import Logger, formatEvent
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmailldap.loglevel import Log
 from qmailldap.pop3 import Limits
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy
@@ -563,7 +564,7 @@ class LogTests(SynchronousTestCase):
         self.server = Server(b"one\n", b"three\n")
         self.events: list[str] = []
         self.server.protocol._session.id = "S1"
-        self.server.protocol._session.log = Logger(
+        self.server.protocol._session.log = Log(
             namespace="test",
             observer=lambda event: self.events.append(formatEvent(event)),  # type: ignore[arg-type]
         )

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.client import FIRST_TTL, Client
+from qmailldap.client import FIRST_TTL, Client, Introduction
 from qmailldap.pop3.syntax import CommandRefused
-from qmailldap.pop3.xclient import Introduction, parse_xclient
+from qmailldap.pop3.xclient import parse_xclient
 from tests.pop3.maildrop import PASSWORD, Server
 
 PEER = "192.168.1.1"

@@ -59,7 +59,8 @@ def begun_ones(draw: st.DrawFn) -> Begun:
         ambiguous=frozenset(draw(st.lists(words, max_size=3))),
         has_new=draw(st.booleans()),
     )
-    return Begun(draw(paths), listing, draw(failures), draw(st.booleans()))
+    flags = draw(st.booleans()), draw(st.booleans())
+    return Begun(draw(paths), listing, draw(failures), *flags)
 
 
 @st.composite
@@ -76,7 +77,8 @@ def begun(**changes: bytes) -> list[bytes]:
     )
     fields = encoding.write_begun(Begun(b"/home/ann/Maildir", listing, Failures(), True))
     names = ["path", "files", "sizes", "inodes", "ambiguous", "has_new", "failures", "first"]
-    return [changes.get(name, field) for name, field in zip([*names, "now"], fields, strict=True)]
+    names += ["current", "made"]
+    return [changes.get(name, field) for name, field in zip(names, fields, strict=True)]
 
 
 def place(**changes: bytes) -> list[bytes]:

@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 import attrs
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from qmailldap.client import FIRST_TTL, Client
+from qmailldap.client import FIRST_TTL, Client, Introduction
 from qmailldap.interfaces import IForwardedSession, Relayed
-from qmailldap.pop3.xclient import Introduction
+from qmailldap.loglevel import Log
 from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused
 
@@ -36,7 +35,7 @@ class Session:
     around them.
     """
 
-    log: Logger
+    log: Log
     find_peer: Callable[[], IAddress]
     id: str = attrs.field(factory=_new_id)
     user: bytes = b""
@@ -85,7 +84,7 @@ class Session:
 
     def logged_in(self, user: bytes, messages: int, octets: int) -> None:
         self.user = user
-        self.log.info(
+        self.log.login(
             "login user={user} peer={peer} session={session} messages={messages} octets={octets}",
             user=printable(user),
             peer=self.peer,
@@ -96,7 +95,7 @@ class Session:
 
     def forwarded(self, user: bytes, session: IForwardedSession) -> None:
         self.user = user
-        self.log.info(
+        self.log.login(
             "login user={user} peer={peer} session={session} mailhost={mailhost} member={member}",
             user=printable(user),
             peer=self.peer,
@@ -107,7 +106,7 @@ class Session:
 
     def relayed(self, mail_host: str, relayed: Relayed) -> None:
         """A forwarded session has ended."""
-        self.log.info(
+        self.log.login(
             "logout user={user} peer={peer} session={session} end={end} mailhost={mailhost}"
             " seconds={seconds:.1f} sent={sent} received={received}",
             user=printable(self.user),
@@ -122,9 +121,9 @@ class Session:
 
     def refused(self, user: bytes, refused: LoginRefused) -> None:
         self.failed_logins += 1
-        self.log.emit(
-            refused.refusal.outcome.severity,
+        self.log.login(
             "refused user={user} peer={peer} session={session} reason={reason} detail={detail}",
+            level=refused.refusal.outcome.severity,
             user=printable(user),
             peer=self.peer,
             session=self.id,
@@ -135,7 +134,7 @@ class Session:
 
     def abandoned(self, user: bytes) -> None:
         """The client left before its login was judged."""
-        self.log.info(
+        self.log.login(
             "abandoned user={user} peer={peer} session={session}",
             user=printable(user),
             peer=self.peer,
@@ -144,7 +143,7 @@ class Session:
 
     def logged_out(self, how: str, deleted: int, left: int) -> None:
         """``how`` is quit, or what ended the session instead: nothing is deleted then."""
-        self.log.info(
+        self.log.login(
             "logout user={user} peer={peer} session={session} end={end} retrieved={retrieved}"
             " octets={octets} deleted={deleted} left={left}",
             user=printable(self.user),
