@@ -12,7 +12,7 @@ from importlib import import_module
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("demo", "digest", "showctl")
+COMMANDS = ("demo", "digest", "lookup", "showctl")
 """The subcommands; each is the module of its name, with `add_to` for its part of the parser."""
 
 
