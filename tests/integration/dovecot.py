@@ -48,6 +48,10 @@ service anvil {{
 mail_location = maildir:~/Maildir
 # As qmail-pop3d: the name of the file, without its flags.
 pop3_uidl_format = %f
+{users}
+"""
+
+_BY_FILE = """\
 passdb {{
   driver = passwd-file
   args = username_format=%u {directory}/users
@@ -58,6 +62,20 @@ userdb {{
 }}
 """
 
+_BY_CHECKPASSWORD = """\
+passdb {{
+  driver = checkpassword
+  args = {program}
+}}
+userdb {{
+  driver = prefetch
+}}
+# Whoever is to become the owner of the mail has to be root.
+service auth {{
+  user = root
+}}
+"""
+
 
 class Dovecot:
     """One Dovecot; it is started by root, as it has files of many owners to read.
@@ -65,7 +83,8 @@ class Dovecot:
     ``mailboxes`` are those that it keeps, by user, in homes with a folder Maildir; ``proxied`` says
     of further users at which ``host:port`` their sessions go on. All of them have ``password``.
     ``trusted`` are networks whose XCLIENT it believes; ``ssl`` is no, yes or required, and but for
-    no takes the ``certificate`` and its key from one file.
+    no takes the ``certificate`` and its key from one file. With ``checkpassword``, a program, it
+    has no users but those that are let in by that.
     """
 
     def __init__(
@@ -79,6 +98,7 @@ class Dovecot:
         trusted: str = "",
         ssl: str = "no",
         certificate: Path | None = None,
+        checkpassword: Path | None = None,
     ) -> None:
         self.host = host
         self.port = unused_port()
@@ -99,6 +119,9 @@ class Dovecot:
                 trusted=trusted,
                 ssl=ssl,
                 certificate=files,
+                users=_BY_FILE.format(directory=directory)
+                if checkpassword is None
+                else _BY_CHECKPASSWORD.format(program=checkpassword),
             )
         )
 
