@@ -5,8 +5,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 # What the integration tests start: real servers and real clients.
-PACKAGES = slapd ldap-utils dovecot-pop3d curl fetchmail
-COMMANDS = /usr/sbin/slapd /usr/sbin/slapadd ldapsearch /usr/lib/dovecot/pop3-login curl fetchmail
+PACKAGES = slapd ldap-utils dovecot-pop3d curl fetchmail openssl man-db
+COMMANDS = /usr/sbin/slapd /usr/sbin/slapadd ldapsearch /usr/lib/dovecot/pop3-login curl fetchmail \
+  openssl man groff
 # By this file Debian lets whoever installs a package say that its services are not to be started.
 POLICY = /usr/sbin/policy-rc.d
 
@@ -33,15 +34,15 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: $(BIN)/python setup.cfg
+$(VENV)/installed: $(BIN)/python setup.cfg setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/installed-test: $(BIN)/python setup.cfg
+$(VENV)/installed-test: $(BIN)/python setup.cfg setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/installed
 
-$(VENV)/installed-lint: $(BIN)/python setup.cfg
+$(VENV)/installed-lint: $(BIN)/python setup.cfg setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@ $(VENV)/installed $(VENV)/installed-test
 

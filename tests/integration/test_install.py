@@ -1,4 +1,7 @@
-"""Installed from a wheel and editable, the package is known to Twisted and leaves it whole."""
+"""Installed from a wheel and editable, the package is known to Twisted and leaves it whole.
+
+The wheel has the manual pages, too.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
+
+import qmailldap
 
 from .processes import Finished, run
 from .server import PROJECT
@@ -33,9 +38,11 @@ class InstallTests(TestCase):
             ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "_trial_temp*", "demo"),
         )
 
-    async def succeeds(self, *arguments: str | Path) -> str:
+    async def succeeds(self, *arguments: str | Path, **more: str) -> str:
+        """The output of a program; ``more`` are variables of its environment."""
         # Not the PYTHONPATH that trial gives its workers: the checkout is in it.
-        variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        ours = ("PYTHONPATH", "MANPATH")
+        variables = {name: value for name, value in os.environ.items() if name not in ours} | more
         finished: Finished = await run(
             [str(argument) for argument in arguments],
             _LIMIT,
@@ -69,8 +76,8 @@ class InstallTests(TestCase):
         self.assertIn(
             "--control", await self.succeeds(python, "-c", twistd, "qmailldap-pop3", "--help")
         )
-        script = python.with_name("qmailldap")
-        self.assertIn("demo", await self.succeeds(script, "--help"))
+        for script, word in (("qmailldap", "demo"), ("auth_pop", "SUBPROGRAM")):
+            self.assertIn(word, await self.succeeds(python.with_name(script), "--help"))
         data = (
             "from importlib.resources import files as f;"
             "print(f('qmailldap').joinpath('py.typed').is_file(),"
@@ -78,9 +85,31 @@ class InstallTests(TestCase):
         )
         self.assertEqual(await self.succeeds(python, "-c", data), "True True\n")
 
+    async def assert_manual_pages(self, environment: Path) -> None:
+        manual = environment / "share" / "man" / "man8"
+        sources = {source.stem for source in (PROJECT / "docs").glob("*.8.rst")}
+        self.assertLessEqual({"auth_pop.8"}, sources)
+        self.assertEqual({page.name for page in manual.iterdir()}, sources)
+        for page in manual.iterdir():
+            shown, warnings = await self.rendered(page)
+            self.assertEqual(warnings, "")
+            self.assertIn(f"qmailldap {qmailldap.__version__}", shown)
+            self.assertRegex(shown, rf"NAME\n +{page.stem} - [A-Za-z]")
+        path = f"{environment / 'bin'}:{os.environ['PATH']}"
+        found = await self.succeeds("man", "--where", "auth_pop", PATH=path)
+        self.assertEqual(Path(found.strip()), manual / "auth_pop.8")
+
+    async def rendered(self, page: Path) -> tuple[str, str]:
+        """A manual page as a terminal shows it, and what groff has to complain of."""
+        # -c: no colours, by the means of old terminals, which are taken out here.
+        finished = await run(["groff", "-man", "-t", "-Tutf8", "-ww", "-P-cbou", str(page)], _LIMIT)
+        self.assertEqual(finished.code, 0, finished.text)
+        return finished.output.decode(), finished.errors.decode()
+
     async def test_it_works_from_a_wheel(self) -> None:
         python = await self.install()
         await self.assert_installed(python, self.directory / "environment")
+        await self.assert_manual_pages(self.directory / "environment")
 
     async def test_it_works_from_an_editable_install(self) -> None:
         python = await self.install("--editable")
