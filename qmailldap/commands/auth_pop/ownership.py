@@ -18,7 +18,7 @@ from qmailldap.printable import printable
 from qmailldap.privsep.rights import Identity, become
 from qmailldap.refusal import LoginRefused, Refusal
 
-__all__ = ["PBS_LIMIT", "execute", "move_in", "run_pbs_tool"]
+__all__ = ["PBS_LIMIT", "execute", "expect_program", "move_in", "run_pbs_tool"]
 
 PBS_LIMIT = 30.0
 """Seconds that the program may take which notes down the client for POP before SMTP."""
@@ -74,6 +74,15 @@ def run_pbs_tool(pbstool: str, environment: Mapping[bytes, bytes], log: Log) -> 
     log.warn("pbs tool={tool} problem={became}", tool=pbstool, became=f'"{became}"')
 
 
+def expect_program(program: str) -> None:
+    """Raises `LoginRefused` where there is no such program that may be run."""
+    if shutil.which(program) is None:
+        raise LoginRefused(
+            Refusal.SUBPROGRAM_NOT_STARTED,
+            f"{program} is not there, or may not be executed by uid {os.geteuid()}",
+        )
+
+
 def execute(subprogram: tuple[str, ...], environment: Mapping[bytes, bytes]) -> NoReturn:
     """Become the subprogram, which finds everything as this program did.
 
@@ -83,15 +92,15 @@ def execute(subprogram: tuple[str, ...], environment: Mapping[bytes, bytes]) -> 
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.execvpe(subprogram[0], subprogram, environment)
-    except OSError as error:
-        path = shutil.which(subprogram[0])
         try:
-            if error.errno == errno.ENOEXEC and path is not None:
-                # execvp(3), which the original uses, takes it for a script.
-                os.execve("/bin/sh", ["sh", path, *subprogram[1:]], environment)
-        except OSError as another:
-            error = another
+            os.execvpe(subprogram[0], subprogram, environment)
+        except OSError as error:
+            path = shutil.which(subprogram[0])
+            if error.errno != errno.ENOEXEC or path is None:
+                raise
+            # execvp(3), which the original uses, takes it for a script.
+            os.execve("/bin/sh", ["sh", path, *subprogram[1:]], environment)
+    except OSError as error:
         raise LoginRefused(
             Refusal.SUBPROGRAM_NOT_STARTED, f"{subprogram[0]}: {error.strerror}"
         ) from None

@@ -76,10 +76,16 @@ def _serve(request: Arguments, login: Login, session: Session) -> int:
     )
     if account is None:
         return 0
-    from qmailldap.commands.auth_pop.ownership import execute, move_in, run_pbs_tool
+    from qmailldap.commands.auth_pop.ownership import (
+        execute,
+        expect_program,
+        move_in,
+        run_pbs_tool,
+    )
 
     mailbox, variables = move_in(account, control.dirmaker, _log)
     environment = _environment(variables)
+    expect_program(request.subprogram[0])
     run_pbs_tool(request.pbstool, environment, _log)
     _log.login(
         "login user={user} peer={peer} session={session} uid={uid} mailbox={mailbox}"
