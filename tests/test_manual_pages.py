@@ -257,8 +257,8 @@ class AuthPopPageTests(SynchronousTestCase):
         self.assertIn(f"{request.MOST_OCTETS} octets in all", text)
         self.assertIn(f"within {request.LOGIN_LIMIT:g} seconds", text)
         self.assertIn(f"It has {ownership.PBS_LIMIT:g} seconds", text)
-        self.assertEqual(REFUSAL_GRID, 1)
-        self.assertIn("a multiple of one second", text)
+        self.assertEqual(REFUSAL_GRID, 2)
+        self.assertIn("a multiple of two seconds", text)
 
 
 class CommandsPageTests(SynchronousTestCase):

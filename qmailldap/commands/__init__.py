@@ -6,6 +6,8 @@ imported here.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,6 +16,9 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = ("demo", "digest", "lookup", "showctl")
 """The subcommands; each is the module of its name, with `add_to` for its part of the parser."""
+
+
+_CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
@@ -33,5 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     for command in named or COMMANDS:
         import_module(f"qmailldap.commands.{command}").add_to(commands)
     options = parser.parse_args(arguments)
-    result: int | None = options.run(options)
+    if sys.stdout is None:
+        raise SystemExit("qmailldap: standard output is closed")
+    try:
+        result: int | None = options.run(options)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        # A full disk, or a reader that has left. Python would try once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(f"qmailldap: standard output: {error.strerror}") from None
     return result

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmailldap.commands import auth_pop
 from qmailldap.commands.auth_pop.request import (
     MOST_OCTETS,
     USAGE,
@@ -19,6 +21,7 @@ from qmailldap.commands.auth_pop.request import (
     Login,
     Usage,
 )
+from qmailldap.refusal import Refusal
 
 WITHOUT_NUL = st.binary(max_size=100).map(lambda octets: octets.replace(b"\0", b"x"))
 
@@ -106,6 +109,48 @@ class LoginTests(SynchronousTestCase):
         os.close(writer)
         error = self.assertRaises(BadRequest, Login.read, reader)
         self.assertIn("descriptor 3 cannot be read: Bad file descriptor", str(error))
+
+
+class ProcessTests(SynchronousTestCase):
+    """What becomes of it where the process it is given is not as it should be."""
+
+    def auth_pop(self, redirections: str = "", **variables: str) -> tuple[int, str]:
+        """Its exit code and standard error, for a control directory that is not there."""
+        program = "from qmailldap.commands.auth_pop import main; main()"
+        command = f'exec "$0" -c "$1" --control /nonexistent env 3<"$2" {redirections}'
+        login = Path(self.mktemp())
+        login.write_bytes(b"joe\0secret\0<t>\0")
+        done = subprocess.run(
+            ["sh", "-c", command, sys.executable, program, str(login)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **variables},
+        )
+        return done.returncode, done.stderr
+
+    def test_streams_that_are_closed_change_nothing(self) -> None:
+        expected = Refusal.CONFIGURATION.outcome.exit_code
+        for redirections in ("", "<&-", ">&-", "<&- >&-"):
+            code, said = self.auth_pop(redirections)
+            self.assertEqual(code, expected, redirections)
+            self.assertIn("reason=configuration", said)
+        self.assertEqual(self.auth_pop("<&- >&- 2>&-"), (expected, ""))
+
+    def test_an_installation_that_is_broken_is_a_temporary_error_in_one_line(self) -> None:
+        broken = Path(self.mktemp())
+        broken.mkdir()
+        (broken / "attr.py").write_text("raise ImportError('broken')")
+        path = f"{broken.absolute()}:{os.environ.get('PYTHONPATH', '')}"
+        code, said = self.auth_pop(PYTHONPATH=path)
+        self.assertEqual(code, Refusal.TEMPORARY.outcome.exit_code)
+        self.assertRegex(said, r"\Aauth_pop: cannot be run: ImportError: .*\n\Z")
+
+    def test_its_own_exit_codes_are_those_of_the_table(self) -> None:
+        refusals = Refusal.CONFIGURATION, Refusal.OUT_OF_MEMORY, Refusal.TEMPORARY
+        self.assertEqual(
+            (auth_pop._USAGE_CODE, auth_pop._OUT_OF_MEMORY, auth_pop._TEMPORARY),
+            tuple(refusal.outcome.exit_code for refusal in refusals),
+        )
 
 
 class LoadingTests(SynchronousTestCase):

@@ -238,6 +238,16 @@ class ScriptTests(ForwardingTestCase):
             self.assertEqual(await self.ended(popup, self.logins[name]), 0, name)
         await self.assert_all_ended()
 
+    async def test_a_client_that_has_left_before_it_is_refused_is_no_fault(self) -> None:
+        self.keep("locked", script(*UNTIL_PASS, b"-ERR locked mailbox\r\n"))
+        await self.start_directory()
+        popup = self.new_front()
+        streams = Streams(popup, self.logins["locked"], b"")
+        streams.close_output()
+        self.assertEqual(await self.ended(popup, self.logins["locked"]), 0)
+        self.assertIn("reason=member-refused", streams.login.errors)
+        await self.assert_all_ended()
+
 
 class Streams:
     """A client by two pipes; ``octets`` are there before auth_pop is started."""

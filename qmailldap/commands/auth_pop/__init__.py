@@ -17,16 +17,30 @@ from qmailldap.commands.auth_pop.request import USAGE, Arguments, BadRequest, Lo
 
 __all__ = ["main"]
 
-_USAGE_CODE = 1
-"""As of a fault in the configuration: the program is called wrongly there."""
+_USAGE_CODE, _OUT_OF_MEMORY, _TEMPORARY = 1, 8, 111
+"""Exit codes of `Refusal`, which is not loaded here. It is a fault of the configuration to call the
+program wrongly."""
 
 
 def main() -> None:
     """The console script; never returns."""
-    code = _main(sys.argv[1:])
-    sys.stdout.flush()
+    try:
+        code = _main(sys.argv[1:])
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except MemoryError:
+        code = _fault(_OUT_OF_MEMORY, "out of memory")
+    except Exception as error:
+        # While all is being loaded: a broken installation, or too few files for it.
+        code = _fault(_TEMPORARY, f"cannot be run: {type(error).__name__}: {error}")
     # Nothing is to be tidied, and a lookup that hangs in a thread is not to be waited for.
     os._exit(code)
+
+
+def _fault(code: int, text: str) -> int:
+    with suppress(OSError):
+        os.write(2, f"auth_pop: {text}\n".encode("utf-8", "backslashreplace"))
+    return code
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -51,6 +65,12 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _undo_what_python_did() -> None:
     """Programs that are run later are to find what this one was given."""
+    for stream in (0, 1, 2):
+        try:
+            os.fstat(stream)
+        except OSError:
+            # Else the number would be that of a connection. Closed again for the subprogram.
+            os.open(os.devnull, os.O_RDWR)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # It would make a traceback of Ctrl-C; and where the signal was ignored, it is not in place.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

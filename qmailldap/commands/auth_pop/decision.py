@@ -24,8 +24,9 @@ from qmailldap.threads import Offload
 
 __all__ = ["REFUSAL_GRID", "decide"]
 
-REFUSAL_GRID = 1.0
-"""Seconds; a refused login is answered after a multiple of them."""
+REFUSAL_GRID = 2.0
+"""Seconds; a refused login is answered after a multiple of them: more than the dearest of usual
+hashes takes (bcrypt of cost 14), which nothing else here is as slow as."""
 
 
 def _at_once(function: Any, /, *args: Any, **kwargs: Any) -> Deferred[Any]:

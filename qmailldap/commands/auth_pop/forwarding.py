@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -74,9 +75,9 @@ class Forwarding:
 
 def answer(refused: LoginRefused) -> None:
     """Tell the client what a member has answered to PASS; nobody else will."""
-    octets = b"-ERR " + refused.answer + b"\r\n"
-    while octets:
-        octets = octets[os.write(1, octets) :]
+    # In one piece, as it is no more than a line; and a client that has left need not hear it.
+    with suppress(OSError):
+        os.write(1, b"-ERR " + refused.answer + b"\r\n")
 
 
 def _number(text: str | None, default: int) -> int:
