@@ -93,6 +93,20 @@ class Session:
             octets=octets,
         )
 
+    def left_to(self, subprogram: bytes, user: bytes, uid: int, mailbox: bytes) -> None:
+        """The session is the business of a program, which runs as the owner of the mailbox."""
+        self.user = user
+        self.log.login(
+            "login user={user} peer={peer} session={session} uid={uid} mailbox={mailbox}"
+            " subprogram={subprogram}",
+            user=printable(user),
+            peer=self.peer,
+            session=self.id,
+            uid=uid,
+            mailbox=printable(mailbox),
+            subprogram=printable(subprogram),
+        )
+
     def forwarded(self, user: bytes, session: IForwardedSession) -> None:
         self.user = user
         self.log.login(

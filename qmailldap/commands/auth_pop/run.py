@@ -87,16 +87,7 @@ def _serve(request: Arguments, login: Login, session: Session) -> int:
     environment = _environment(variables)
     expect_program(request.subprogram[0])
     run_pbs_tool(request.pbstool, environment, _log)
-    _log.login(
-        "login user={user} peer={peer} session={session} uid={uid} mailbox={mailbox}"
-        " subprogram={subprogram}",
-        user=printable(login.name),
-        peer=session.peer,
-        session=session.id,
-        uid=account.uid,
-        mailbox=printable(mailbox),
-        subprogram=printable(os.fsencode(request.subprogram[0])),
-    )
+    session.left_to(os.fsencode(request.subprogram[0]), login.name, account.uid, mailbox)
     return execute(request.subprogram, environment)
 
 
