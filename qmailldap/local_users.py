@@ -103,11 +103,15 @@ class LocalUsers:
         write passwd is trusted, as by the original.
         """
         try:
-            user = await self._offload(pwd.getpwnam, os.fsdecode(login))
+            asked = self._offload(pwd.getpwnam, os.fsdecode(login))
+            user = await asked.addTimeout(ANSWER_LIMIT, self._clock)
         except KeyError:
             raise LoginRefused(
                 Refusal.TEMPORARY, "passwd does not know the user any more"
             ) from None
+        except TimeoutError:
+            text = f"passwd: no answer in {ANSWER_LIMIT:.0f} s"
+            raise LoginRefused(Refusal.TEMPORARY, text) from None
         except (Busy, OSError) as error:
             raise LoginRefused(Refusal.TEMPORARY, f"passwd: {error}") from None
         except MemoryError:

@@ -7,7 +7,7 @@ import pwd
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
@@ -35,6 +35,7 @@ class LocalUsersTestCase(SynchronousTestCase):
         self.asked: list[tuple[bytes, bytes]] = []
         self.hashes = 0
         self.offload_fails: Exception | None = None
+        self.offload_hangs = False
         self.patch(local_users, "seconds_of_a_hash", lambda: HASH_TAKES)
         self.users = LocalUsers(self.ask, self.offload, "./Maildir/", self.clock)
 
@@ -48,6 +49,8 @@ class LocalUsersTestCase(SynchronousTestCase):
     ) -> Deferred[T]:
         if self.offload_fails is not None:
             return fail(self.offload_fails)
+        if self.offload_hangs:
+            return Deferred()
         self.hashes += function is local_users.seconds_of_a_hash
         return maybeDeferred(function, *args, **kwargs)
 
@@ -103,6 +106,8 @@ class ProveTests(LocalUsersTestCase):
         self.assert_done_after(0.7, self.pretend())
         self.assertEqual(self.hashes, 0)
 
+    # A test of times on a clock, in which a busy host is no fault.
+    @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(st.lists(st.integers(1, 900).map(lambda number: number / 1000), min_size=1, max_size=9))
     def test_what_pretends_takes_as_long_as_one_of_those_that_did_not(
         self, taken: list[float]
@@ -274,6 +279,14 @@ class AccountTests(LocalUsersTestCase):
         self.successResultOf(pending)
         gone = Deferred.fromCoroutine(self.users.account(b"eve"))
         self.assert_refused(gone, Refusal.TEMPORARY)
+
+    def test_a_passwd_that_does_not_answer_is_not_waited_for_without_end(self) -> None:
+        self.offload_hangs = True
+        pending = self.account()
+        self.clock.advance(ANSWER_LIMIT - 0.001)
+        self.assertNoResult(pending)
+        self.clock.advance(0.002)
+        self.assert_refused(pending, Refusal.TEMPORARY)
 
     def test_a_passwd_that_cannot_be_read_is_a_temporary_error(self) -> None:
         for error, refusal in (

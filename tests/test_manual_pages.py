@@ -155,9 +155,9 @@ class PageTests(SynchronousTestCase):
         for page in self.pages:
             roff = build_script().manual_page(page.path, "1.2.3")
             (title,) = re.findall(r"^\.TH .*$", roff, re.MULTILINE)
-            self.assertEqual(
-                title.lower(), f'.th "{page.name}" "8" "" "qmailldap 1.2.3" "qmailldap"'
-            )
+            # Older versions of docutils write them without quotes where none are needed.
+            words = [word.strip('"') for word in title.lower().replace("qmailldap 1", "1").split()]
+            self.assertEqual(words, [".th", page.name, "8", "", "1.2.3", "qmailldap"])
             self.assertRegex(roff, rf"\.SH NAME\n{page.name} \\- [A-Za-z]")
             self.assertNotIn(str(PROJECT), roff)
 

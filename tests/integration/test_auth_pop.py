@@ -13,6 +13,7 @@ from typing import Any
 from argon2 import PasswordHasher
 
 from .chain import ChainTestCase
+from .hosts import python_as_user, require_root
 from .mailboxes import MESSAGES, everything_below
 from .popup import Popup
 from .ports import HOST, unused_port
@@ -167,6 +168,23 @@ class RebindDecisionTests(DecisionTests):
         self.user("two", value=[ssha_value("another-one"), ssha_value(PASSWORD)])
         await self.start_directory()
         self.assertEqual((await self.outcome(self.new_chain(), "two")).code, 0)
+
+
+class AsOwnerTests(DecisionTests):
+    """The same where auth_pop is not started as root, but as the owner of all mail."""
+
+    def new_chain(self, name: str = "chain", **keywords: Any) -> Popup:
+        require_root()
+        before = [*python_as_user(OWNER), *keywords.pop("before", [])]
+        popup = super().new_chain(name, before=before, **keywords)
+        place = self.directory / name
+        for each in (place, *place.rglob("*")):
+            os.chown(each, *OWNER)
+        return popup
+
+
+class RebindAsOwnerTests(AsOwnerTests):
+    control = {"ldaprebind": "1"}
 
 
 class HashTests(OutcomeTestCase):

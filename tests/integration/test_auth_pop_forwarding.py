@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.threads import deferToThread
 
 from . import clients
+from .certificates import write_authority, write_certificate
 from .chain import ChainTestCase
 from .clients import Conversation
 from .cluster import CLIENT, ScriptedTestCase, mail_host
 from .hosts import NOBODY, require_root
-from .mailboxes import BIG_MESSAGE, MESSAGES, brief
+from .mailboxes import BIG_MESSAGE, MESSAGES, brief, stuffed
 from .members import Caller, Script
 from .popup import Popup, handed_over, said_by_popup
 from .ports import HOST, unused_port
@@ -22,6 +25,7 @@ from .process_table import Process, living_processes
 from .processes import wait_until
 from .scripts import TRUSTING, UNTIL_JOINED, UNTIL_PASS, UNTIL_USER, original, script
 from .site import PASSWORD
+from .test_forwarding_dovecot import DovecotTestCase
 
 UNREACHABLE = 5
 
@@ -247,6 +251,52 @@ class ScriptTests(ForwardingTestCase):
         self.assertEqual(await self.ended(popup, self.logins["locked"]), 0)
         self.assertIn("reason=member-refused", streams.login.errors)
         await self.assert_all_ended()
+
+    async def test_a_client_that_has_reset_its_connection_meanwhile_is_one_that_has_left(
+        self,
+    ) -> None:
+        self.keep("echo", script(*UNTIL_JOINED, Caller.hear_all))
+        await self.start_directory()
+        popup = self.new_front()
+        with socket.create_server((HOST, 0)) as port:
+            client = socket.create_connection(port.getsockname())
+            server, _ = port.accept()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        number = server.fileno()
+        handed = handed_over(self.logins["echo"], PASSWORD)
+        login = popup.start(handed, {0: number, 1: number})
+        server.close()
+        self.assertEqual(await self.ended(popup, self.logins["echo"]), 0)
+        self.assertRegex(login.errors, "logout user=.* end=client-lost")
+        await self.assert_all_ended()
+
+
+class EncryptedTests(DovecotTestCase, ChainTestCase):
+    async def test_the_member_is_spoken_to_by_tls_where_the_site_wants_that(self) -> None:
+        authority, certificate = self.directory / "authority.pem", self.directory / "member.pem"
+        write_authority(authority, "The cluster's own")
+        write_certificate(certificate, mail_host(5), authority=authority)
+        mailbox = self.user("ann", messages=[MESSAGES["dots"]], mailHost=mail_host(5))
+        dovecot = self.new_dovecot(
+            "dovecot-5", {"ann": mailbox}, ssl="required", certificate=certificate
+        )
+        await self.start_directory()
+        await dovecot.start()
+        popup = self.new_chain(
+            control={
+                "me": mail_host(1),
+                "ldapcluster": "1",
+                "pop3routes": f"{mail_host(5)}:{dovecot.address}",
+                "pop3clustertls": "2",
+                "pop3clusterca": authority.read_text().partition("-----BEGIN PRIVATE")[0],
+            }
+        )
+        # To be read while this is root still.
+        (self.directory / "chain" / "control" / "pop3clusterca").chmod(0o600)
+        outcome = await self.outcome(popup, "ann", commands="RETR 1\r\nQUIT\r\n")
+        self.assertEqual(outcome.code, 0, outcome.errors)
+        self.assertIn(b"\r\n".join(stuffed(MESSAGES["dots"])).decode(), outcome.answer)
 
 
 class Streams:

@@ -31,9 +31,9 @@ class RunTests(SynchronousTestCase):
 
     def test_it_gets_arguments_and_environment_and_nothing_else(self) -> None:
         seen = self.folder / "seen"
-        body = 'cat /proc/$$/environ >"$1"; ls /proc/$$/fd | tr "\\n" " "'
+        body = 'cat /proc/$$/environ >"$1"; ls /proc/$$/fd'
         ended = run(self.shell(body, os.fsencode(seen)), {b"A": b"b"}, LIMIT)
-        self.assertEqual(ended, (0, b"0 1 2 "))
+        self.assertEqual(ended, (0, b"0\n1\n2\n"))
         self.assertEqual(seen.read_bytes(), b"A=b\0")
 
     def test_without_its_output_it_writes_to_nowhere_and_complains_to_the_callers_log(self) -> None:

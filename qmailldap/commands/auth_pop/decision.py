@@ -20,7 +20,7 @@ from qmailldap.control import Control, ControlError
 from qmailldap.directory import Directory
 from qmailldap.local_users import LocalUsers
 from qmailldap.refusal import LoginRefused, Refusal
-from qmailldap.threads import Offload
+from qmailldap.threads import in_a_thread
 
 __all__ = ["REFUSAL_GRID", "decide"]
 
@@ -55,7 +55,7 @@ async def decide(
         proof,
         attrs.evolve(control.account_defaults, delivery=delivery),
         reactor,
-        _local_users(reactor, control, _at_once, delivery),
+        _local_users(reactor, control, delivery),
         Cluster(control).keeps,
         grid=REFUSAL_GRID,
     )
@@ -68,12 +68,14 @@ async def decide(
         await directory.stop()
 
 
-def _local_users(
-    reactor: Any, control: Control, offload: Offload, delivery: str
-) -> LocalUsers | None:
-    """The users of passwd, whose passwords root alone can prove."""
+def _local_users(reactor: Any, control: Control, delivery: str) -> LocalUsers | None:
+    """The users of passwd, whose passwords root alone can prove.
+
+    In threads, as passwd may be a directory that does not answer.
+    """
     if os.geteuid() != 0 or not control.ldaplocaldelivery:
         return None
     from qmailldap.privsep.shadow import check
 
+    offload = in_a_thread(reactor)
     return LocalUsers(lambda *login: offload(check, *login), offload, delivery, reactor)

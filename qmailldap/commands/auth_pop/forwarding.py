@@ -12,6 +12,8 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 
 from qmailldap.account import RemoteAccount
 from qmailldap.client import Client
@@ -69,7 +71,12 @@ class Forwarding:
     async def relay(self, session: ForwardedSession) -> Relayed:
         """Join the session to standard input and output until both sides have ended."""
         ended: Deferred[Relayed] = Deferred()
-        connect(self._reactor, session.join(b"", False, ended.callback))
+        client = session.join(b"", False, ended.callback)
+        try:
+            connect(self._reactor, client)
+        except OSError as error:
+            # The client has left meanwhile: of a connection that was reset there is no peer.
+            client.connectionLost(Failure(ConnectionLost(str(error))))
         return await ended
 
 

@@ -17,7 +17,7 @@ from qmailldap.commands.auth_pop.decision import decide
 from qmailldap.commands.auth_pop.request import Arguments, BadRequest, Login
 from qmailldap.commands.auth_pop.resolver import Resolver
 from qmailldap.control import Control, ControlError, default_control, read_control
-from qmailldap.loglevel import Kind, Log, mask
+from qmailldap.loglevel import Kind, Log, complaint, mask
 from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.session import Session
@@ -35,6 +35,9 @@ def run(request: Arguments, login: Login | BadRequest) -> int:
     Source of the codes: reference.md, "The decision".
     """
     globalLogBeginner.beginLoggingTo([_write_line], redirectStandardIO=False, discardBuffer=True)
+    problem = complaint()
+    if problem:
+        _log.warn("environment {problem}", problem=problem)
     session = Session(_log, _peer)
     name = b"" if isinstance(login, BadRequest) else login.name
     try:
