@@ -43,7 +43,7 @@ def tell_found(login: bytes, entries: tuple[Entry, ...]) -> None:
                 "record user={user} {attributes}",
                 kind=Kind.DEBUG_MORE,
                 user=printable(login),
-                attributes=" ".join(_attributes(entry)) or "without-attributes",
+                attributes=" ".join(_attributes(entry)) or "attributes=none",
             )
 
 

@@ -72,11 +72,19 @@ def mask() -> int:
 
 
 def complaint() -> str | None:
-    """What is wrong with the variable that counts, None where it is a number or there is none."""
+    """What is wrong with the variable that counts, None where it is a number or there is none.
+
+    `Log.unmasked` is for telling it: what counts instead may be a number that shows no warnings.
+    """
     for name in _VARIABLES:
         text = os.environ.get(name, "")
         if text:
-            return None if _DIGITS.fullmatch(text) else f"{name} is not a number: {text!a:.80}"
+            digits = _DIGITS.match(text)
+            if digits is None:
+                return f"{name} is not a number: {text!a:.80}"
+            if digits[0] != text.rstrip():
+                return f"{name} is not a number: {text!a:.80} counts as {digits[0]:.20}"
+            return None
     return None
 
 
@@ -91,6 +99,10 @@ class Log(Logger):
         kind = kwargs.pop("kind", 0) or _KINDS[level]
         if int(kind) & mask():
             super().emit(level, format, **kwargs)
+
+    def unmasked(self, format: str, **kwargs: Any) -> None:
+        """A warning that is shown whatever the mask says: one of the mask itself."""
+        super().emit(LogLevel.warn, format, **kwargs)
 
     def shows(self, kind: Kind) -> bool:
         """Whether lines of the kind are logged: to be asked before more is done for one."""

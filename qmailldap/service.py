@@ -160,7 +160,7 @@ class POP3Service(MultiService):
             self._log.warn("control {warning}", warning=warning)
         problem = complaint()
         if problem is not None:
-            self._log.warn("environment {problem}", problem=problem)
+            self._log.unmasked("environment {problem}", problem=problem)
         super().startService()
 
 

@@ -101,7 +101,7 @@ class DebugMoreTests(DecisionTestCase):
             self.lines,
             [
                 'record user=joe accountStatus=active mailHost="a b"',
-                "record user=joe without-attributes",
+                "record user=joe attributes=none",
             ],
         )
 

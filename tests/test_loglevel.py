@@ -93,11 +93,22 @@ class ComplaintTests(SynchronousTestCase):
 
     def test_other_text_is_named_with_its_variable(self) -> None:
         self.assertEqual(self.complaint(LOGLEVEL="debug"), "LOGLEVEL is not a number: 'debug'")
-        self.assertEqual(self.complaint(DEBUGLEVEL="8x"), "DEBUGLEVEL is not a number: '8x'")
         self.assertEqual(self.complaint(LOGLEVEL="é\n"), r"LOGLEVEL is not a number: '\xe9\n'")
 
+    def test_what_follows_the_digits_is_told_with_what_counts(self) -> None:
+        for text, digits in (("0x10", "0"), ("8x", "8"), ("4,8", "4"), ("7 # all", "7")):
+            said = f"LOGLEVEL is not a number: '{text}' counts as {digits}"
+            self.assertEqual(self.complaint(LOGLEVEL=text), said)
+            self.assertEqual(mask(), int(digits))
+        said = "DEBUGLEVEL is not a number: '8x' counts as 8"
+        self.assertEqual(self.complaint(DEBUGLEVEL="8x"), said)
+
+    def test_blanks_after_the_digits_are_fine(self) -> None:
+        self.assertIsNone(self.complaint(LOGLEVEL="8 \n"))
+
     def test_long_text_is_cut(self) -> None:
-        self.assertLess(len(self.complaint(LOGLEVEL="x" * 10_000) or ""), 120)
+        for text in ("x" * 10_000, "1" * 10_000 + "x"):
+            self.assertLess(len(self.complaint(LOGLEVEL=text) or ""), 150)
 
 
 class LogTests(SynchronousTestCase):
@@ -167,6 +178,10 @@ class LogTests(SynchronousTestCase):
 
         self.assertIs(Holder.log, self.log)
         self.assertIs(Holder().log, self.log)
+
+    def test_a_warning_of_the_mask_itself_is_always_shown(self) -> None:
+        self.assertTrue(self.is_shown(0, "unmasked", "a line"))
+        self.assertEqual(self.events[0]["log_level"], LogLevel.warn)
 
     def test_twistd_writes_it_as_a_line(self) -> None:
         file = io.StringIO()

@@ -34,11 +34,15 @@ _STATE_WIDTH = 9
 
 @attrs.frozen
 class ServerCheck:
-    """Whether a server of the directory can be used, and else why not; it took ``seconds``."""
+    """Whether a server of the directory can be used, and else why not; it took ``seconds``.
+
+    ``warning`` is what should be looked at in one that can be used.
+    """
 
     server: ServerAddress
     seconds: float
     problem: str | None = None
+    warning: str | None = None
 
 
 def add_to(commands: Any) -> None:
@@ -58,7 +62,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="also connect to each directory server, bind, and search the base;"
+        help="also connect to each directory server, bind, and search the base for users;"
         " exit code 1 if any of them fails",
     )
     parser.add_argument("--json", action="store_true", help="write JSON, for scripts")
@@ -88,8 +92,9 @@ def _use(control: Control) -> None:
 async def check_servers(reactor: Any, control: Control) -> tuple[ServerCheck, ...]:
     """Connect to each server of the directory by itself, bind, and search the base.
 
-    For its entry alone first, then as for a login, of a user that there is not. Each search may
-    take ldaptimeout. What goes wrong is in what comes back.
+    For its entry alone first, then as for a login, of a user that there is not, and for any entry
+    that ldapobjectclass matches. Each search may take ldaptimeout. What goes wrong is in what comes
+    back.
     """
     return tuple([await _check_server(reactor, control, each) for each in control.ldapserver])
 
@@ -98,18 +103,35 @@ async def _check_server(reactor: Any, control: Control, server: ServerAddress) -
     alone = attrs.evolve(control, ldapserver=(server,))
     directory = Directory(reactor, alone, connections=1)
     begun = reactor.seconds()
-    problem = None
+    problem = warning = None
     try:
         await directory.check()
         # Without a base, the check is answered by every server, and a login by few.
         await directory.find(_NO_LOGIN)
+        if control.ldapobjectclass is not None:
+            warning = await _doubt(directory, server, control.ldapobjectclass)
     except DirectoryUnavailable as error:
         problem = error.reason.replace(f"{server}: ", "")
     except EntryTooLarge:
         problem = "it answers with an entry that is too large"
     taken = reactor.seconds() - begun
     await directory.stop()
-    return ServerCheck(server, taken, problem)
+    return ServerCheck(server, taken, problem, warning)
+
+
+async def _doubt(directory: Directory, server: ServerAddress, object_class: str) -> str | None:
+    """What there is to be said of ldapobjectclass; a server may be unable to tell, and be right."""
+    try:
+        found = await directory.sample()
+    except DirectoryUnavailable as error:
+        reason = error.reason.replace(f"{server}: ", "")
+        return f"whether any entry matches ldapobjectclass is not known: {reason}"
+    if found.value:
+        return None
+    return (
+        f"no entry matches ldapobjectclass {object_class!r}: a wrong name, or access rules of the"
+        " directory hide them"
+    )
 
 
 def _check(control: Control) -> tuple[ServerCheck, ...]:
@@ -140,7 +162,8 @@ def as_text(inspection: Inspection, checks: tuple[ServerCheck, ...] | None = Non
     if checks is not None:
         lines.append("")
         width = max(_NAME_WIDTH, *(len(str(check.server)) + 2 for check in checks))
-        lines += [_check_line(check, width) for check in checks]
+        for check in checks:
+            lines += _check_lines(check, width)
     lines += ["", _verdict(inspection, checks), ""]
     return "\n".join(lines)
 
@@ -176,6 +199,7 @@ def as_json(inspection: Inspection, checks: tuple[ServerCheck, ...] | None = Non
                 "answers": check.problem is None,
                 "milliseconds": round(check.seconds * 1000),
                 "problem": check.problem,
+                "warning": check.warning,
             }
             for check in checks
         ]
@@ -212,15 +236,19 @@ def _problems(name: str, errors: tuple[str, ...], warnings: tuple[str, ...]) -> 
             name = ""
 
 
-def _check_line(check: ServerCheck, width: int) -> str:
+def _check_lines(check: ServerCheck, width: int) -> Iterator[str]:
     if check.problem is None:
-        return _columns(str(check.server), "answers", f"{check.seconds * 1000:.0f} ms", width)
-    return _columns(_plain(str(check.server)), "fails", _plain(check.problem), width)
+        yield _columns(str(check.server), "answers", f"{check.seconds * 1000:.0f} ms", width)
+    else:
+        yield _columns(_plain(str(check.server)), "fails", _plain(check.problem), width)
+    if check.warning is not None:
+        yield _columns("", "warning", _plain(check.warning), width)
 
 
 def _verdict(inspection: Inspection, checks: tuple[ServerCheck, ...] | None) -> str:
     errors = _count(len(inspection.all_errors), "error")
-    warnings = _count(len(inspection.all_warnings), "warning")
+    doubtful = sum(check.warning is not None for check in checks or ())
+    warnings = _count(len(inspection.all_warnings) + doubtful, "warning")
     would = "would not" if inspection.all_errors else "would"
     verdict = f"The server {would} start: {errors}, {warnings}."
     if checks is not None:

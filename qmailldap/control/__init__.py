@@ -3,8 +3,8 @@
 The files, their kinds and their defaults are those of reference.md, "Control files". `files` is the
 table of them, from which everything else follows; `values` says what the text of one means,
 `folder` reads the directory by the rules of the kinds, `facts` is what comes of it. `inspection`,
-`rights` and `strangers` look at a directory for a person who has to put it right; they are not
-imported here, as no server and no login needs them.
+`doubts`, `rights` and `strangers` look at a directory for a person who has to put it right; they
+are not imported here, as no server and no login needs them.
 """
 
 from qmailldap.control.facts import POP3_PORT, Control, ControlError, Route, ServerAddress

@@ -30,9 +30,10 @@ class ControlFile:
     """A control file: a row of the manual, and how it is read.
 
     ``kind``, ``default`` and ``meaning`` are in the words of the manual. ``read`` gives the value,
-    None for a file that is not there, or as good as not there; what stands in the field ``field``
-    of `Control` is then its default. The value of a ``secret`` file is shown to nobody. The file is
-    only read where ``unless`` is not set, a file above it in the table.
+    None for a file that is not there, or as good as not there, or whose faults the folder was told;
+    what stands in the field ``field`` of `Control` is then its default. The value of a ``secret``
+    file is shown to nobody. The file is only read where ``unless`` is not set, a file above it in
+    the table.
     """
 
     name: str
@@ -222,7 +223,8 @@ def _parsed(folder: Folder, name: str, text: T, parse: Callable[[T, values.Warn]
     try:
         return parse(text, lambda problem: folder.warn(name, problem))
     except ValueError as error:
-        raise folder.error(name, str(error)) from None
+        folder.faults += [Fault(name, str(problem), is_error=True) for problem in error.args]
+        return None
 
 
 FILES = (

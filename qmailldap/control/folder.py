@@ -15,7 +15,7 @@ import attrs
 
 from qmailldap.control.facts import ControlError
 
-__all__ = ["DEFAULT_CONTROL", "Fault", "Folder", "default_control"]
+__all__ = ["DEFAULT_CONTROL", "Fault", "Folder", "default_control", "open_without_waiting"]
 
 DEFAULT_CONTROL = "/var/qmail/control"
 """Where the control files are, unless somebody says otherwise."""
@@ -89,7 +89,7 @@ class Folder:
 
     def list(self, name: str) -> tuple[str, ...]:
         """Every line that is neither empty nor a comment."""
-        content = self._read(name) or b""
+        content = self.content(name) or b""
         if content.startswith(codecs.BOM_UTF8):
             raise self._marked(name)
         lines = (_stripped(line) for line in content.split(b"\n"))
@@ -107,11 +107,34 @@ class Folder:
             raise self.error(name, f"{number} is out of range: {least} to {most}")
         return number
 
+    def content(self, name: str) -> bytes | None:
+        """The whole file; None where there is no such file."""
+        path = self._directory / name
+        try:
+            with open(path, "rb", opener=open_without_waiting) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise self.error(name, "is not a regular file")
+                content = file.read(_LARGEST_FILE + 1)
+        except FileNotFoundError:
+            self._refuse_broken_link(name)
+            return None
+        except OSError as error:
+            raise self.error(name, f"cannot be read: {error.strerror}") from None
+        if len(content) > _LARGEST_FILE:
+            raise self.error(name, f"is larger than {_LARGEST_FILE} octets")
+        return content
+
     def existing(self, name: str) -> Path | None:
         """The path of the file, where there is one; it must be readable."""
         path = self._directory / name
         if not os.path.lexists(path):
             return None
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            self._refuse_broken_link(name)
+        except OSError:
+            pass  # is told below
         if not os.path.isfile(path) or not os.access(path, os.R_OK):
             raise self.error(name, "is not a file that can be read")
         return path
@@ -130,7 +153,7 @@ class Folder:
         return int(digits[0])
 
     def _first_line(self, name: str) -> bytes | None:
-        content = self._read(name)
+        content = self.content(name)
         return None if content is None else _stripped(content.split(b"\n", 1)[0])
 
     def _text(self, name: str, raw: bytes) -> str:
@@ -145,28 +168,21 @@ class Folder:
             raise self.error(name, f"{text!r} holds a control character{crlf}")
         return text
 
+    def _refuse_broken_link(self, name: str) -> None:
+        try:
+            target = os.readlink(self.path(name))
+        except OSError:
+            return
+        leads = "does not exist"
+        if os.path.lexists(self._directory / target):
+            leads = "leads nowhere itself"
+        raise self.error(name, f"is a symbolic link to {target!r}, which {leads}")
+
     def _marked(self, name: str) -> ControlError:
         return self.error(name, f"{_MARK}: save it as UTF-8 without")
 
-    def _read(self, name: str) -> bytes | None:
-        path = self._directory / name
-        try:
-            with open(path, "rb", opener=_open_without_waiting) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise self.error(name, "is not a regular file")
-                content = file.read(_LARGEST_FILE + 1)
-        except FileNotFoundError as error:
-            if os.path.islink(path):
-                raise self.error(name, f"cannot be read: {error.strerror}") from None
-            return None
-        except OSError as error:
-            raise self.error(name, f"cannot be read: {error.strerror}") from None
-        if len(content) > _LARGEST_FILE:
-            raise self.error(name, f"is larger than {_LARGEST_FILE} octets")
-        return content
 
-
-def _open_without_waiting(path: str, flags: int) -> int:
+def open_without_waiting(path: str, flags: int) -> int:
     """A FIFO would otherwise wait for somebody to write to it."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 

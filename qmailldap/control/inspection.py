@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import attrs
 
+from qmailldap.control.doubts import doubts
 from qmailldap.control.facts import Control, ControlError, Route
 from qmailldap.control.files import FILES, ControlFile, Reading, read_files
 from qmailldap.control.rights import directory_rights, file_rights, key_rights, program_rights
 from qmailldap.control.strangers import Stranger, strangers
 
-__all__ = ["FileReport", "Inspection", "inspect_control", "with_faults_of"]
+__all__ = ["FileReport", "Inspection", "inspect_control", "look_as_root", "with_faults_of"]
 
 _DENIED = "; the server is started as root, so look at it as root"
 
@@ -67,12 +70,15 @@ class Inspection:
 
 
 def inspect_control(directory: str | os.PathLike[str]) -> Inspection:
-    """Look at everything in the directory. Whatever is in it, nothing is raised."""
+    """Look at everything in the directory. Whatever is in it, nothing is raised.
+
+    All paths that come back are absolute.
+    """
     try:
-        reading = read_files(directory)
+        reading = read_files(_absolute(directory))
     except ControlError as error:
-        denied = _DENIED if _is_denied(error.file) else ""
-        return Inspection(directory=error.file, errors=(f"{error.problem}{denied}",))
+        problem = f"{error.problem}{look_as_root(error.file)}"
+        return Inspection(directory=error.file, errors=(problem,))
     path = reading.directory
     warnings = list(directory_rights(path))
     foreign: tuple[Stranger, ...] = ()
@@ -131,18 +137,20 @@ def _report(directory: str, file: ControlFile, reading: Reading) -> FileReport:
     faults = [fault for fault in reading.faults if fault.name == file.name]
     errors = [fault.problem for fault in faults if fault.is_error]
     value = reading.values.get(file.name)
-    if errors and _is_denied(path):
-        errors[0] += _DENIED
+    is_used = file.unless not in reading.values
+    if errors:
+        errors[0] += look_as_root(path)
     return FileReport(
         file=file,
         path=path,
         is_set=value is not None,
-        is_used=file.unless not in reading.values,
+        is_used=is_used,
         value=() if file.secret or errors else tuple(_shown(value)),
         errors=tuple(errors),
         warnings=(
             *(fault.problem for fault in faults if not fault.is_error),
             *_rights(directory, file, path, value),
+            *(() if errors or not is_used else doubts(directory, file, value)),
         ),
     )
 
@@ -152,6 +160,15 @@ def _rights(directory: str, file: ControlFile, path: str, value: Any) -> Iterato
     yield from look(path, directory)
     if file.name == "dirmaker" and value is not None:
         yield from program_rights(value, directory)
+
+
+def _absolute(directory: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Without resolving "..", as the parent of where a link leads is another directory."""
+    if not os.fspath(directory):
+        return directory  # which is none, and so the server says
+    with suppress(OSError):
+        return Path(directory).absolute()
+    return directory
 
 
 def _shown(value: Any) -> Iterator[str]:
@@ -165,6 +182,11 @@ def _shown(value: Any) -> Iterator[str]:
         yield str(int(value))
     elif value is not None:
         yield str(value)
+
+
+def look_as_root(path: str) -> str:
+    """What follows a problem of the file where only our own rights are in the way; else empty."""
+    return _DENIED if _is_denied(path) else ""
 
 
 def _is_denied(path: str) -> bool:

@@ -13,9 +13,12 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
+from qmailldap.control.folder import open_without_waiting
+
 __all__ = ["directory_rights", "file_rights", "key_rights", "program_rights"]
 
 _ROOT = 0
+_LARGEST_KEY = 1024 * 1024
 _CERTIFICATE_OWNER = "qmaild"
 """To whom the original's installation gives cert.pem."""
 
@@ -36,12 +39,13 @@ def file_rights(path: str, directory: str) -> Iterator[str]:
 
 
 def key_rights(path: str, directory: str) -> Iterator[str]:
-    """The same for a file that holds a private key."""
+    """The same for a file that is there to hold a private key."""
     status = _status(path)
     if status is None:
         return
     if status.st_mode & stat.S_IROTH:
-        yield "can be read by everyone, and holds a private key"
+        holds = "holds" if stat.S_ISREG(status.st_mode) and _has_key(path) else "may hold"
+        yield f"can be read by everyone, and {holds} a private key"
     yield from _writable(status)
     owners = _owners(directory)
     with suppress(KeyError):
@@ -74,6 +78,15 @@ def program_rights(program: str, directory: str) -> Iterator[str]:
         yield f"{shown} cannot be executed by everyone, and is run as the mailboxes' owners"
     for problem in (*_writable(status), *_of_strangers(status, _owners(directory))):
         yield f"{shown} {problem}"
+
+
+def _has_key(path: str) -> bool:
+    """Whether a private key in PEM format is at the beginning of the file, for all we can read."""
+    try:
+        with open(path, "rb", opener=open_without_waiting) as file:
+            return b"PRIVATE KEY-----" in file.read(_LARGEST_KEY)
+    except OSError:
+        return False
 
 
 def _status(path: str) -> os.stat_result | None:

@@ -1,14 +1,15 @@
 """What the text of a control file means: functions from text to values, without any I/O.
 
-Each takes a line, or the lines of a list, and somebody to warn; it raises a ValueError that says
-what is wrong with the text.
+Each takes a line, or the lines of a list, and somebody to warn; it raises a ValueError whose
+arguments say what is wrong with the text: one, or one for each of the lines.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from qmailldap.account import path_is_allowed
 from qmailldap.control.facts import LDAP_PORT, POP3_PORT, Route, ServerAddress
@@ -39,6 +40,11 @@ _HOST_NAME = re.compile(
 _ROUTED = re.compile(r"(?:\.?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)?\Z")
 _CIDR = re.compile(r"[0-9a-fA-F.:]+(?:/[0-9]{1,3})?\Z")
 
+_MOST_PROBLEMS = 20
+"""So many lines of one list are named; it may be another file altogether."""
+
+T = TypeVar("T")
+
 Lines = tuple[str, ...]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Warn = Callable[[str], None]
@@ -46,7 +52,7 @@ Warn = Callable[[str], None]
 
 def servers(lines: Lines, warn: Warn) -> tuple[ServerAddress, ...]:
     """Every word is a server of the directory, and there must be one."""
-    found = tuple(_server_address(word) for line in lines for word in line.split())
+    found = _each(_server_address, (word for line in lines for word in line.split()))
     if not found:
         raise ValueError("names no directory server, and one is required")
     return found
@@ -80,30 +86,52 @@ def delivery(line: str, warn: Warn) -> str | None:
 
 def routes(lines: Lines, warn: Warn) -> tuple[Route, ...]:
     """``mailhost:`` and what `_host_and_port` reads, the host of which may be left out."""
-    found: dict[str, Route] = {}
-    for line in lines:
+    patterns: set[str] = set()
+
+    def route(line: str) -> Route:
         mail_host, colon, rest = line.partition(":")
         pattern = mail_host.lower()
         if not colon or not _ROUTED.match(pattern):
             raise ValueError(f"{line!r} is not mailhost:address:port")
-        if pattern in found:
+        if pattern in patterns:
             raise ValueError(f"{line!r} is a second route of {pattern!r}")
+        patterns.add(pattern)
         try:
-            found[pattern] = Route(pattern, *_host_and_port(rest, POP3_PORT, hosts_optional=True))
+            return Route(pattern, *_host_and_port(rest, POP3_PORT, hosts_optional=True))
         except ValueError as error:
             raise ValueError(f"{line!r}: {rest!r} {error}") from None
-    return tuple(found.values())
+
+    return _each(route, lines)
 
 
 def networks(lines: Lines, warn: Warn) -> tuple[Network, ...]:
     """Each line is an address or a network in CIDR notation."""
-    return tuple(_network(line, warn) for line in lines)
+    return _each(lambda line: _network(line, warn), lines)
+
+
+def _each(parse: Callable[[str], T], texts: Iterable[str]) -> tuple[T, ...]:
+    """What all of them mean, or a ValueError with what is wrong with each that means nothing."""
+    found: list[T] = []
+    problems: list[str] = []
+    for text in texts:
+        try:
+            found.append(parse(text))
+        except ValueError as error:
+            problems.append(str(error))
+    more = len(problems) - _MOST_PROBLEMS
+    if more > 0:
+        problems[_MOST_PROBLEMS:] = [f"and {more} more that cannot be used"]
+    if problems:
+        raise ValueError(*problems)
+    return tuple(found)
 
 
 def _server_address(word: str) -> ServerAddress:
     """What `_host_and_port` reads, or a v6 address without brackets."""
     if word.count(":") > 1 and parse_ip(word) is not None:
         return ServerAddress(word)
+    if "://" in word:
+        raise ValueError(f"{word!r} is a URL: write host or host:port")
     try:
         return ServerAddress(*_host_and_port(word, LDAP_PORT))
     except ValueError as error:

@@ -35,7 +35,7 @@ from qmailldap.directory.results import (
     WRONG_PASSWORD,
     Result,
 )
-from qmailldap.directory.search import ENTRIES_ASKED_FOR, Search, SearchAnswer
+from qmailldap.directory.search import Search, SearchAnswer
 from qmailldap.loglevel import Kind, Log
 from qmailldap.printable import printable
 
@@ -154,6 +154,10 @@ class Server:
         """The entry of the search base."""
         return await self._entries(self._settings.search.check_request(limit), limit)
 
+    async def sample(self, limit: float) -> tuple[Entry, ...]:
+        """An entry below the base that ldapobjectclass matches, without attributes, or none."""
+        return await self._entries(self._settings.search.sample_request(limit), limit)
+
     async def prove(self, dn: bytes, password: bytes, limit: float) -> bool:
         """Whether a bind as ``dn`` with ``password`` succeeds, known within ``limit`` seconds."""
         give_up_at = self._clock.seconds() + limit
@@ -191,7 +195,7 @@ class Server:
         self._judge(result)
         if result.code == SUCCESS:
             return answer.entries
-        if result.code == SIZE_LIMIT_EXCEEDED and len(answer.entries) == ENTRIES_ASKED_FOR:
+        if result.code == SIZE_LIMIT_EXCEEDED and len(answer.entries) >= request.sizeLimit:
             return answer.entries
         if result.code == NO_SUCH_OBJECT:
             base = self._settings.search.base or "(not set)"
@@ -394,14 +398,14 @@ class Server:
     def _tell_connection(self, event: str, why: str = "") -> None:
         if _log.shows(Kind.DIRECTORY_MORE):
             _log.debug(
-                "connection server={server} event={event} why={why} searching={searching}"
+                "connection server={server} event={event}{why} searching={searching}"
                 " rebinding={rebinding}",
                 kind=Kind.DIRECTORY_MORE,
                 server=str(self),
                 event=event,
                 searching=len(self._searching.connections),
                 rebinding=len(self._rebinding.connections),
-                why=printable(why.encode("utf-8", "replace"), _LONGEST),
+                why=f" why={printable(why.encode('utf-8', 'replace'), _LONGEST)}" if why else "",
             )
 
     async def _probe(self) -> None:

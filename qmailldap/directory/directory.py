@@ -131,6 +131,13 @@ class Directory:
         """
         return await self._within_the_time(lambda server, limit: server.check(limit))
 
+    async def sample(self) -> Answer[tuple[Entry, ...]]:
+        """One of all the entries that ldapobjectclass matches, without attributes, or none.
+
+        Raises `DirectoryUnavailable` as `find` does.
+        """
+        return await self._within_the_time(lambda server, limit: server.sample(limit))
+
     async def prove(self, dn: str, password: bytes) -> bool:
         """Whether ``password`` is that of the entry ``dn``, which is as `find` gave it.
 

@@ -33,6 +33,9 @@ __all__ = [
 ENTRIES_ASKED_FOR = 2
 """The size limit of the search: a login is one entry, and a second tells that it is not."""
 
+_NO_ATTRIBUTES = b"1.1"
+"""RFC 4511, section 4.5.1.8."""
+
 _BLANKS = " \t"
 _BLANKS_BETWEEN_TERMS = re.compile(r"(?<=\))[ \t]+(?=[()])|(?<=[&|!])[ \t]+(?=\()")
 _ESCAPED_OCTETS = re.compile(r"(?:\\[89A-Fa-f][0-9A-Fa-f])+")
@@ -95,7 +98,18 @@ class Search:
             sizeLimit=1,
             timeLimit=max(1, math.ceil(limit)),
             filter=pureldap.LDAPFilterMatchAll,
-            attributes=[b"1.1"],  # RFC 4511, section 4.5.1.8: no attributes
+            attributes=[_NO_ATTRIBUTES],
+        )
+
+    def sample_request(self, limit: float) -> Any:
+        """A search for one of all the entries that a login may find, and none of its attributes."""
+        return pureldap.LDAPSearchRequest(
+            baseObject=self._base,
+            scope=pureldap.LDAP_SCOPE_wholeSubtree,
+            sizeLimit=1,
+            timeLimit=max(1, math.ceil(limit)),
+            filter=self.filter(pureldap.LDAPFilterMatchAll),
+            attributes=[_NO_ATTRIBUTES],
         )
 
 

@@ -21,6 +21,7 @@ from qmailldap.commands.showctl import ServerCheck, as_json, as_text, check_serv
 from qmailldap.control import Control, ServerAddress
 from qmailldap.control.files import FILES
 from qmailldap.control.inspection import inspect_control
+from qmailldap.directory import Directory, DirectoryUnavailable
 from qmailldap.directory.embedded import EmbeddedDirectory
 
 GOLDEN = Path(__file__).with_name("showctl")
@@ -80,7 +81,7 @@ class ShowctlTestCase(SynchronousTestCase):
     def write_faults(self) -> None:
         self.write(
             me=b"mail1\r\n",
-            ldapserver="ldap1 ldap2:x",
+            ldapserver="ldap1 ldap2:x\nldap://ldap3/",
             ldapbasedn="example.org",
             ldappassword=b"unguessable\r\n",
             ldaptimeout="soon",
@@ -160,7 +161,9 @@ class OutputTests(ShowctlTestCase):
     def test_servers_that_were_asked(self) -> None:
         self.write(ldapserver="ldap1.example.org ldap2")
         checks = (
-            ServerCheck(ServerAddress("ldap1.example.org", 3890), 0.0123),
+            ServerCheck(
+                ServerAddress("ldap1.example.org", 3890), 0.0123, warning="it is empty\x1b"
+            ),
             ServerCheck(ServerAddress("ldap2"), 5.0, "it answers busy (b'\\x1b')\x1b[2J"),
         )
         inspection = inspect_control(self.directory)
@@ -173,18 +176,20 @@ class OutputTests(ShowctlTestCase):
                     "answers": True,
                     "milliseconds": 12,
                     "problem": None,
+                    "warning": "it is empty\x1b",
                 },
                 {
                     "server": "ldap2:389",
                     "answers": False,
                     "milliseconds": 5000,
                     "problem": "it answers busy (b'\\x1b')\x1b[2J",
+                    "warning": None,
                 },
             ],
         )
 
     def test_warnings_keep_no_server_from_starting(self) -> None:
-        self.write(ldapserver="a", ldaplogin="cn=a", ldapbasdn="")
+        self.write(ldapserver="a", ldapbasedn="dc=a", ldaplogin="cn=a", ldapbasdn="")
         code, output = self.showctl()
         self.assertIn("The server would start: no errors, 2 warnings.", output)
         self.assertEqual(code, 0)
@@ -194,6 +199,15 @@ class OutputTests(ShowctlTestCase):
         code, output = self.showctl("--check")
         self.assertTrue(output.endswith("\nThe directory servers were not checked.\n"))
         self.assertEqual(code, 1)
+
+    def test_the_directory_is_shown_as_an_absolute_path(self) -> None:
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.directory)
+        output = io.StringIO()
+        with redirect_stdout(output):
+            main(["showctl", "--control", "."])
+        self.assertEqual(output.getvalue().splitlines()[0], f"Control files in {self.directory}")
 
     def test_the_directory_may_be_named_by_the_environment(self) -> None:
         self.write(ldapserver="ldap1.example.org")
@@ -280,3 +294,34 @@ class CheckTests(TestCase):
     async def test_a_base_that_is_not_there_is_told(self) -> None:
         (check,) = await self.check(await self.start(), ldapbasedn="dc=other,dc=org")
         self.assertIn("no entry ldapbasedn", check.problem or "")
+
+    async def test_an_object_class_that_no_entry_has_is_a_warning(self) -> None:
+        port = await self.start()
+        for name, fits in (("domain", True), ("domain)(dc=example", True), ("qmailUser", False)):
+            (check,) = await self.check(port, ldapobjectclass=name)
+            self.assertIsNone(check.problem)
+            if fits:
+                self.assertIsNone(check.warning, name)
+            else:
+                self.assertEqual(
+                    check.warning,
+                    "no entry matches ldapobjectclass 'qmailUser': a wrong name, or access rules"
+                    " of the directory hide them",
+                )
+
+    async def test_a_server_that_cannot_tell_of_the_object_class_can_be_used(self) -> None:
+        async def refuse(directory: Directory) -> Any:
+            raise DirectoryUnavailable(f"127.0.0.1:{port}: it answers adminLimitExceeded")
+
+        self.patch(Directory, "sample", refuse)
+        port = await self.start()
+        (check,) = await self.check(port, ldapobjectclass="domain")
+        self.assertIsNone(check.problem)
+        self.assertEqual(
+            check.warning,
+            "whether any entry matches ldapobjectclass is not known: it answers adminLimitExceeded",
+        )
+
+    async def test_nothing_is_said_of_object_classes_where_none_is_asked_for(self) -> None:
+        (check,) = await self.check(await self.start())
+        self.assertIsNone(check.warning)

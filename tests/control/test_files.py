@@ -206,6 +206,8 @@ class ControlTests(SynchronousTestCase):
             "host:x",
             "host:",
             "ldap://host",
+            "ldap://host:389/",
+            "ldapi:///",
             "[::1",
             "[x]",
             ":1",
@@ -217,6 +219,9 @@ class ControlTests(SynchronousTestCase):
             "a..b",
         ):
             self.assert_wrong("ldapserver", value, repr(value.split()[-1]))
+
+    def test_of_a_url_is_told_what_to_write(self) -> None:
+        self.assert_wrong("ldapserver", "ldap://host/", "is a URL: write host or host:port")
 
     def test_an_international_name_is_one_in_its_ascii_form(self) -> None:
         control = self.read(ldapserver="xn--mnchen-3ya.example.org.")
@@ -387,11 +392,22 @@ class ControlTests(SynchronousTestCase):
     def test_a_link_that_leads_nowhere_is_not_a_missing_file(self) -> None:
         for name in ("cert.pem", "ldappassword", "me", "pop3clusterca"):
             link = self.directory / name
-            link.symlink_to("nowhere")
-            with self.assertRaises(ControlError) as caught:
-                self.read()
-            self.assertEqual(caught.exception.file, str(link))
-            link.unlink()
+            for target, shown in (("nowhere", "'nowhere'"), ("/no\x1b\n/x", r"'/no\x1b\n/x'")):
+                link.symlink_to(target)
+                with self.assertRaises(ControlError) as caught:
+                    self.read()
+                self.assertEqual(caught.exception.file, str(link))
+                said = f"is a symbolic link to {shown}, which does not exist"
+                self.assertEqual(caught.exception.problem, said)
+                link.unlink()
+
+    def test_a_link_to_a_link_that_leads_nowhere_is_told(self) -> None:
+        (self.directory / "me").symlink_to("other")
+        (self.directory / "other").symlink_to("nowhere")
+        with self.assertRaises(ControlError) as caught:
+            self.read()
+        said = "is a symbolic link to 'other', which leads nowhere itself"
+        self.assertEqual(caught.exception.problem, said)
 
     def test_what_is_not_a_regular_file_is_an_error_and_is_not_waited_for(self) -> None:
         os.mkfifo(self.directory / "me")

@@ -16,6 +16,7 @@ from qmailldap.control.files import FILES
 from qmailldap.control.inspection import FileReport, Inspection, inspect_control, with_faults_of
 
 from ..root import require_root
+from .test_strangers import QMAIL, QMAIL_LDAP
 
 NAMES = [file.name for file in FILES]
 LIKELY = st.sampled_from(
@@ -34,10 +35,11 @@ def as_nobody(directory: Path) -> Inspection:
 
 class InspectionTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
+        self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir()
 
     def inspect(self, **files: bytes | str) -> Inspection:
+        """What is told of a directory that holds these files."""
         for name, content in files.items():
             raw = content.encode() if isinstance(content, str) else content
             (self.directory / name).write_bytes(raw)
@@ -60,7 +62,34 @@ class InspectTests(InspectionTestCase):
         servers = self.report("ldapserver", inspection)
         self.assertEqual(servers.value, ("a:389", "b:1", "[::1]:389"))
         self.assertEqual(servers.path, str(self.directory / "ldapserver"))
+        self.assertEqual(inspection.all_errors, ())
+
+    def test_nothing_is_wrong_with_a_sound_directory(self) -> None:
+        inspection = self.inspect(ldapserver="a", ldapbasedn="dc=a", me="b\n# of the site\n\n")
         self.assertEqual((inspection.all_errors, inspection.all_warnings), ((), ()))
+
+    def test_every_path_is_absolute(self) -> None:
+        self.inspect(ldapserver="a")
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.directory)
+        for name in (".", "./", f"../{self.directory.name}"):
+            inspection = inspect_control(name)
+            self.assertTrue(os.path.isabs(inspection.directory), inspection.directory)
+            self.assertTrue(os.path.samefile(inspection.directory, self.directory))
+            self.assertEqual(
+                self.report("me", inspection).path, os.path.join(inspection.directory, "me")
+            )
+        self.assertEqual(inspect_control(".").directory, str(self.directory))
+        self.assertEqual(inspect_control("").errors, ("cannot be used: No such file or directory",))
+
+    def test_the_parent_of_where_a_link_leads_is_meant(self) -> None:
+        (self.directory / "inner").mkdir()
+        link = Path(self.mktemp()).absolute()
+        link.symlink_to(self.directory / "inner")
+        self.inspect(ldapserver="a")
+        inspection = inspect_control(link / "..")
+        self.assertEqual(self.report("ldapserver", inspection).value, ("a:389",))
 
     def test_values_are_shown_as_a_file_would_say_them(self) -> None:
         inspection = self.inspect(
@@ -106,6 +135,7 @@ class InspectTests(InspectionTestCase):
             ldapcluster="1",
             me="\1",
             ldaplogin="\1",
+            ldapbasedn="dc=a",
             ldappassword="secret",
             pop3clustertls="7",
             pop3clusterca="x",
@@ -139,7 +169,9 @@ class InspectTests(InspectionTestCase):
         self.assertEqual((inspection.files, inspection.control), ((), None))
 
     def test_rights_are_looked_at(self) -> None:
-        self.inspect(ldapserver="a", dirmaker="/nowhere/dirmaker", pop3clusterca="x")
+        self.inspect(
+            ldapserver="a", ldapbasedn="dc=a", dirmaker="/nowhere/dirmaker", pop3clusterca="x"
+        )
         for name in ("ldapserver", "pop3clusterca"):
             (self.directory / name).chmod(0o602)
         (self.directory / "cert.pem").touch()
@@ -156,13 +188,15 @@ class InspectTests(InspectionTestCase):
                 "ldapserver": "can be changed by everyone",
                 "pop3clusterca": "can be changed by everyone",
                 "dirmaker": "'/nowhere/dirmaker' cannot be run: No such file or directory",
-                "cert.pem": "can be read by everyone, and holds a private key",
+                "cert.pem": "can be read by everyone, and may hold a private key",
             },
         )
         self.assertEqual(inspection.all_errors, ())
 
     def test_what_looks_like_a_control_file_is_a_warning(self) -> None:
-        inspection = self.inspect(ldapserver="a", ldapbasdn="dc=example", rcpthosts="a")
+        inspection = self.inspect(
+            ldapserver="a", ldapbasedn="dc=a", ldapbasdn="dc=example", rcpthosts="a"
+        )
         self.assertEqual([stranger.name for stranger in inspection.strangers], ["ldapbasdn"])
         self.assertEqual(inspection.all_warnings, (inspection.strangers[0].problem,))
 
@@ -173,8 +207,8 @@ class InspectTests(InspectionTestCase):
         self.addCleanup(shutil.rmtree, place)
         directory = self.directory.rename(Path(place, "control"))
         self.directory = directory
-        self.inspect(ldapserver="a", me="b")
-        for path in (Path(place), directory, directory / "ldapserver"):
+        self.inspect(ldapserver="a", ldapbasedn="dc=a", me="b")
+        for path in (Path(place), directory, directory / "ldapserver", directory / "ldapbasedn"):
             path.chmod(0o711 if path.is_dir() else 0o644)
         inspection = as_nobody(directory)
         hint = "; the server is started as root, so look at it as root"
@@ -219,6 +253,145 @@ class InspectTests(InspectionTestCase):
         self.assertNotIn(secret.decode(), repr(inspection))
         for name in {*files, "ldappassword"}:
             (self.directory / name).unlink()
+
+
+class ListTests(InspectionTestCase):
+    """Files of several lines of which more than one is wrong."""
+
+    def test_every_line_that_is_wrong_is_named(self) -> None:
+        inspection = self.inspect(
+            ldapserver="a:x good\nldap://b/\nc:0",
+            pop3routes="a\nb::1\nb::2\nc:d:x",
+            pop3trusted="10.0.0.1/8\nhost\n10.0.0.1",
+        )
+        self.assertEqual(
+            self.report("ldapserver", inspection).errors,
+            (
+                "'a:x' is neither a host name or address nor host:port",
+                "'ldap://b/' is a URL: write host or host:port",
+                "'c:0' has a port that is out of range: 1 to 65535",
+            ),
+        )
+        self.assertEqual(
+            self.report("pop3routes", inspection).errors,
+            (
+                "'a' is not mailhost:address:port",
+                "'b::2' is a second route of 'b'",
+                "'c:d:x': 'd:x' is neither a host name or address nor host:port",
+            ),
+        )
+        self.assertEqual(
+            self.report("pop3trusted", inspection).errors,
+            (
+                "'10.0.0.1/8' has host bits set: 10.0.0.0/8 is the network",
+                "'host' is neither an address nor a network such as 192.0.2.0/24",
+            ),
+        )
+        with self.assertRaises(ControlError) as caught:
+            read_control(self.directory)
+        self.assertEqual(caught.exception.file, str(self.directory / "ldapserver"))
+        self.assertIn("'a:x'", caught.exception.problem)
+
+    def test_of_very_many_only_some_are_named(self) -> None:
+        inspection = self.inspect(ldapserver="x:y\n" * 1000)
+        errors = self.report("ldapserver", inspection).errors
+        self.assertEqual((len(errors), errors[-1]), (21, "and 980 more that cannot be used"))
+
+
+class DoubtTests(InspectionTestCase):
+    """What a server takes as it is, and is doubtful all the same."""
+
+    def doubts(self, name: str, content: str | bytes) -> tuple[str, ...]:
+        """What is said of a file in an otherwise sound directory, from which no server starts."""
+        sound = {"ldapserver": "a", "ldapbasedn": "dc=a", "ldaplogin": "cn=a", "ldappassword": "b"}
+        inspection = self.inspect(**{**sound, name: content})
+        control = read_control(self.directory)
+        (self.directory / name).unlink()
+        self.assertEqual(inspection.all_errors, ())
+        found = self.report(name, inspection).warnings
+        self.assertEqual(inspection.all_warnings, found)
+        self.assertEqual(control.warnings, ())
+        return found
+
+    def test_a_value_that_begins_with_a_blank(self) -> None:
+        for name in ("ldaplogin", "ldappassword", "me"):
+            self.assertEqual(self.doubts(name, " cn=a"), ("begins with a blank",))
+        self.assertEqual(
+            self.doubts("ldappassword", "  battery-staple\n"), ("begins with a blank",)
+        )
+
+    def test_lines_that_are_not_read(self) -> None:
+        for content in ("a\nb", "a\n\n \nb\n", "a\n# c\nb"):
+            self.assertEqual(self.doubts("me", content), ("only the first line is read",))
+        self.assertEqual(self.doubts("ldapuid", "500\n501"), ("only the first line is read",))
+        self.assertEqual(self.doubts("ldappassword", b"a\n\xff"), ("only the first line is read",))
+        for content in ("a\n", "a\n\n", "a\n# b\n", "# a\n", "a\n \t\r\n", "\n# b\n"):
+            self.assertEqual(self.doubts("me", content), ())
+
+    def test_a_first_line_that_is_empty_while_another_is_not(self) -> None:
+        for content in ("\nhost\n", " \n\nhost", "\n# the name\nhost"):
+            said = ("only the first line is read, which is empty",)
+            self.assertEqual(self.doubts("me", content), said)
+
+    def test_lists_have_as_many_lines_as_they_like(self) -> None:
+        self.assertEqual(self.doubts("ldapclusterhosts", "\na\nb\n"), ())
+
+    def test_a_message_store_that_is_not_there(self) -> None:
+        self.assertEqual(self.doubts("ldapmessagestore", "/"), ())
+        self.assertEqual(
+            self.doubts("ldapmessagestore", "/nowhere/at/all"),
+            ("'/nowhere/at/all/' cannot be used: No such file or directory",),
+        )
+        file = self.directory / "ldapserver"
+        self.assertEqual(
+            self.doubts("ldapmessagestore", str(file)),
+            (f"'{file}/' cannot be used: Not a directory",),
+        )
+
+    def test_no_search_base(self) -> None:
+        said = ("is missing or empty: the search base is the root of the directory",)
+        for content in ("", "\n"):
+            self.assertEqual(self.doubts("ldapbasedn", content), said)
+        self.assertEqual(self.report("ldapbasedn", self.inspect(ldapserver="a")).warnings, said)
+
+    def test_a_file_with_errors_or_without_a_use_is_beyond_doubt(self) -> None:
+        inspection = self.inspect(
+            ldapserver="a",
+            ldapbasedn="\1",
+            me="a\r\nb\r\n",
+            defaultdelivery="./Own/",
+            aliasempty="./Alias/\n|other\n",
+        )
+        self.assertEqual(inspection.all_warnings, ())
+
+    def test_a_whole_directory_of_the_original_raises_none(self) -> None:
+        files = {
+            "me": "mail1.example.org\n",
+            "ldapserver": "ldap1.example.org\nldap2.example.org:3890\n",
+            "ldapbasedn": "o=qmail-ldap, c=CH\n",
+            "ldapobjectclass": "qmailUser\n",
+            "ldaplogin": "cn=qmail,o=qmail-ldap,c=CH\n",
+            "ldappassword": "secret\n",
+            "ldaptimeout": "60\n",
+            "ldaprebind": "0\n",
+            "ldapuid": "11184\n",
+            "ldapgid": "2110\n",
+            "ldapmessagestore": "/\n",
+            "ldapdefaultdotmode": "both\n",
+            "defaultquotasize": "30000000\n",
+            "defaultquotacount": "1000\n",
+            "ldapcluster": "1\n",
+            "ldapclusterhosts": "mail1\nmail2\n",
+            "ldaplocaldelivery": "0\n",
+            "dirmaker": "/bin/true\n",
+            "defaultdelivery": "./Maildir/\n",
+            "aliasempty": "./Maildir/\n",
+            "cert.pem": "x\n",
+            **dict.fromkeys((*QMAIL.split(), *QMAIL_LDAP.split()), "1\n"),
+        }
+        self.assertGreater(len(files), 75)
+        inspection = self.inspect(**files)
+        self.assertEqual((inspection.all_errors, inspection.all_warnings), ((), ()))
 
 
 class FaultsOfOthersTests(InspectionTestCase):

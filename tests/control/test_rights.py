@@ -61,8 +61,21 @@ class RightsTests(SynchronousTestCase):
     def test_a_key_is_read_by_its_owner_and_group_only(self) -> None:
         for mode in (0o400, 0o600, 0o640):
             self.assertEqual(self.of_key(mode), [])
-        self.assertEqual(self.of_key(0o644), ["can be read by everyone, and holds a private key"])
+        told = "can be read by everyone, and {} a private key"
+        self.assertEqual(self.of_key(0o644), [told.format("may hold")])
+        self.file.write_text("-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n")
+        self.assertEqual(self.of_key(0o644), [told.format("may hold")])
+        with self.file.open("a") as file:
+            file.write("-----BEGIN EC PRIVATE KEY-----\nQUJD\n-----END EC PRIVATE KEY-----\n")
+        self.assertEqual(self.of_key(0o644), [told.format("holds")])
         self.assertEqual(self.of_key(0o602), ["can be changed by everyone"])
+
+    def test_what_is_no_file_is_not_searched_for_a_key(self) -> None:
+        self.file.unlink()
+        os.mkfifo(self.file)
+        self.assertEqual(
+            self.of_key(0o644), ["can be read by everyone, and may hold a private key"]
+        )
 
     def test_the_certificate_of_the_original_is_that_of_qmaild(self) -> None:
         require_root("gives files away")

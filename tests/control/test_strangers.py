@@ -56,27 +56,57 @@ class StrangersTests(SynchronousTestCase):
             ("Me", "me"),
             ("certpem", "cert.pem"),
         ):
-            said = f"is not read: is it meant for {meant}, which is missing?"
+            said = f"is not read; it may be meant for {meant}, which is missing"
             self.assertEqual(self.told(name), {name: said})
 
     def test_one_that_is_there_too_is_not_asked_for(self) -> None:
         said = self.told("ldapserver", "LdapServer")
-        self.assertEqual(said, {"LdapServer": "is not read: ldapserver is"})
+        meaning = "is not read; the file of that meaning is ldapserver"
+        self.assertEqual(said, {"LdapServer": meaning})
 
     def test_a_copy_that_was_put_aside_is_called_one(self) -> None:
-        for name in ("ldapserver~", "ldapserver.bak", "ldapserver-2024", "#ldapserver#"):
-            self.assertEqual(self.told(name), {name: "is not read: a copy of ldapserver?"})
+        said = "is not read; it seems to be a copy of ldapserver"
+        for name in ("~", ".bak", "-2024"):
+            self.assertEqual(self.told(f"ldapserver{name}"), {f"ldapserver{name}": said})
+        for name in ("#ldapserver#", ".ldapserver.swp", ".#ldapserver", ".ldapserver"):
+            self.assertEqual(self.told(name), {name: said})
         self.assertIn("cert.pem.new", self.told("cert.pem.new"))
 
     def test_a_copy_of_a_secret_that_everybody_can_read_is_told(self) -> None:
         for name in ("ldappassword.bak", "cert.pem~"):
             self.assertNotIn("everyone", self.told(name)[name])
-            self.assertIn("It can be read by everyone", self.told(name, mode=0o644)[name])
+            told = self.told(name, mode=0o644)[name]
+            self.assertTrue(told.endswith(". This one can be read by everyone"), told)
+        said = self.told("ldappasswd", "ldappassword", mode=0o644)["ldappasswd"]
+        self.assertEqual(
+            said,
+            "is not read; the file of that meaning is ldappassword."
+            " This one can be read by everyone",
+        )
         self.assertNotIn("everyone", self.told("me.bak", mode=0o644)["me.bak"])
 
     def test_what_the_original_has_given_up_is_told(self) -> None:
         said = self.told("ldapdefaultquota")["ldapdefaultquota"]
-        self.assertIn("qmail-ldap has given it up; see defaultquotasize", said)
+        self.assertIn("qmail-ldap has given it up: see defaultquotasize", said)
+        said = self.told("ldapusername")["ldapusername"]
+        self.assertEqual(said, "is not read; qmail-ldap has given it up")
+
+    def test_what_begins_as_ours_do_is_told_although_nothing_is_like_it(self) -> None:
+        for name in (
+            "ldaptls",
+            "ldaphost",
+            "LDAPport",
+            "pop3tls",
+            ".pop3.swp",
+            "ldap",
+            "ldap" * 30,
+        ):
+            self.assertEqual(self.told(name), {name: "is not read; no control file has this name"})
+
+    def test_an_attribute_is_no_control_file(self) -> None:
+        for name, attribute in (("mailHost", "mailHost"), ("userpassword", "userPassword")):
+            said = f"is not read; {attribute} is an attribute of records, and no control file"
+            self.assertEqual(self.told(name), {name: said})
 
     def test_files_of_other_programs_are_left_alone(self) -> None:
         names = [*QMAIL.split(), *QMAIL_LDAP.split()]
@@ -84,10 +114,16 @@ class StrangersTests(SynchronousTestCase):
         self.assertEqual(self.told(*(f"{name}.bak" for name in names)), {})
         self.assertEqual(self.told(*(f"{name}s" for name in names)), {})
 
+    def test_a_whole_directory_of_the_original_is_left_alone(self) -> None:
+        names = {*QMAIL.split(), *QMAIL_LDAP.split(), *(file.name for file in FILES)}
+        self.assertGreater(len(names), 80)
+        self.assertEqual(self.told(*names), {})
+        self.assertEqual(self.told(*(f".{name}.swp" for name in QMAIL_LDAP.split())), {})
+
     def test_control_files_and_what_is_like_none_are_left_alone(self) -> None:
         self.assertEqual(self.told(*(file.name for file in FILES)), {})
         self.assertEqual(
-            self.told("README", ".ldapserver.swp", ".git", "notes", "x" * 200, "--", "ldap"), {}
+            self.told("README", ".git", ".gitignore", "notes", "x" * 200, "--", "my-ldap"), {}
         )
 
     def test_names_that_are_no_text_are_told_too(self) -> None:

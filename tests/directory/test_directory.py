@@ -173,6 +173,18 @@ class FindTests(DirectoryTestCase):
         directory = self.start_directory(self.one)
         self.assertIn("sizeLimitExceeded", self.fails(directory.find(b"joe")))
 
+    def test_a_sample_is_enough_when_there_are_more(self) -> None:
+        self.one.search = lambda peer, message: peer.answer(message, entry(JOE), done(4))
+        directory = self.start_directory(self.one, ldapobjectclass="qmailUser")
+        self.assertEqual(self.names(self.result(directory.sample()).value), [JOE])
+        self.one.search = lambda peer, message: peer.answer(message, done(0))
+        self.assertEqual(self.result(directory.sample()).value, ())
+
+    def test_a_sample_that_the_server_refuses_is_no_answer(self) -> None:
+        self.one.search = finds_nothing_but(11)
+        directory = self.start_directory(self.one, ldapobjectclass="qmailUser")
+        self.assertIn("adminLimitExceeded", self.fails(directory.sample()))
+
     def test_the_service_binds_with_its_own_name_before_it_searches(self) -> None:
         self.one.passwords[b"cn=us"] = b"\xffours"
         directory = self.start_directory(self.one, ldaplogin="cn=us", ldappassword=b"\xffours")

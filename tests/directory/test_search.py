@@ -159,6 +159,15 @@ class SearchRequestTests(SynchronousTestCase):
         self.assertEqual(request.scope, pureldap.LDAP_SCOPE_wholeSubtree)
         self.assertEqual((request.sizeLimit, request.timeLimit), (2, 5))
 
+    def test_a_sample_is_one_entry_of_the_object_class_without_attributes(self) -> None:
+        for text, count in (("qmailUser", 2), ("qmailUser)(accountStatus=active", 3)):
+            request = decoded(Search(control(text)).sample_request(4.2))
+            self.assertEqual((request.sizeLimit, request.timeLimit), (1, 5))
+            self.assertEqual(request.scope, pureldap.LDAP_SCOPE_wholeSubtree)
+            self.assertEqual(request.attributes, [b"1.1"])
+            self.assertEqual(len(list(request.filter)), count)
+            self.assertEqual(request.filter[0].assertionValue.value, b"qmailUser")
+
     def test_the_hash_is_asked_for_where_it_proves_passwords(self) -> None:
         names = [name.encode() for name in ACCOUNT_ATTRIBUTES]
         request = decoded(request_for(Search(control()), b"joe", 1))

@@ -134,6 +134,14 @@ class LogLevelTests(SiteTestCase):
         self.assertEqual(lines(log, "environment"), ["LOGLEVEL is not a number: 'everything'"])
         self.assertEqual(events(log) - {"environment"}, BITS[1] | BITS[2] | BITS[4])
 
+    async def test_a_number_that_is_not_all_of_a_value_counts_and_is_told_of(self) -> None:
+        await self.slapd.start()
+        log = await self.log_at(LOGLEVEL="0x10")
+        self.assertEqual(
+            lines(log, "environment"), ["LOGLEVEL is not a number: '0x10' counts as 0"]
+        )
+        self.assertEqual(events(log), {"environment"})
+
     async def test_debuglevel_and_the_tac_file_do_as_well(self) -> None:
         await self.slapd.start()
         self.assert_shows(await self.log_at(DEBUGLEVEL="20"), 4, 16)

@@ -69,6 +69,30 @@ class CheckTests(ShowctlTestCase):
         self.assertEqual(slapd.count(f'SRCH base="{SUFFIX}" scope=0'), 1)
         self.assertEqual(slapd.count(f'SRCH base="{SUFFIX}" scope=2'), 1)
 
+    async def test_an_object_class_of_many_entries(self) -> None:
+        for login in ("joe", "ann"):
+            self.user(login)
+        slapd = self.new_slapd()
+        await slapd.start()
+        finished = await self.showctl("--check", ldapserver=slapd.address, ldapobjectclass="*")
+        self.assertEqual(self.servers(finished), [f"{slapd.address} answers"])
+        self.assertEqual((finished.code, finished.errors), (0, b""))
+        self.assertEqual(slapd.count("SEARCH RESULT tag=101 err=4"), 1)  # sizeLimitExceeded
+
+    async def test_an_object_class_that_no_entry_has(self) -> None:
+        slapd = self.new_slapd()
+        await slapd.start()
+        finished = await self.showctl(
+            "--check", ldapserver=slapd.address, ldapobjectclass="qmailUsr"
+        )
+        warning = (
+            "warning no entry matches ldapobjectclass 'qmailUsr': a wrong name, or access rules"
+            " of the directory hide them"
+        )
+        self.assertEqual(self.servers(finished), [f"{slapd.address} answers", warning])
+        self.assertIn(b"\nThe server would start: no errors, 1 warning. ", finished.output)
+        self.assertEqual((finished.code, finished.errors), (0, b""))
+
     async def test_nothing_is_asked_without_the_option(self) -> None:
         slapd = self.new_slapd()
         await slapd.start()

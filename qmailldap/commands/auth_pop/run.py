@@ -37,7 +37,7 @@ def run(request: Arguments, login: Login | BadRequest) -> int:
     globalLogBeginner.beginLoggingTo([_write_line], redirectStandardIO=False, discardBuffer=True)
     problem = complaint()
     if problem:
-        _log.warn("environment {problem}", problem=problem)
+        _log.unmasked("environment {problem}", problem=problem)
     session = Session(_log, _peer)
     name = b"" if isinstance(login, BadRequest) else login.name
     try:
