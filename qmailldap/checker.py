@@ -32,7 +32,13 @@ from qmailldap.account import (
 from qmailldap.decisions import tell_account, tell_found, tell_member, tell_proof
 from qmailldap.directory import DirectoryUnavailable, EntryTooLarge
 from qmailldap.durations import Durations
-from qmailldap.passwords import Decoys, MalformedHash, StoredPassword, parse_password
+from qmailldap.passwords import (
+    Decoys,
+    MalformedHash,
+    StoredPassword,
+    parse_password,
+    why_no_match,
+)
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
 from qmailldap.turns import Turns
@@ -106,25 +112,36 @@ class PasswordValues:
     """The values of userPassword of a login's entries, read.
 
     There are ``count`` of them; ``readable`` are those that are well-formed among the first
-    `_MOST_VALUES`, ``malformed`` says what is wrong with one of the others.
+    `_MOST_VALUES`, ``malformed`` says what is wrong with one of the others. ``mismatches`` say of
+    each that is readable why no password matches it, empty where one may.
     """
 
     dn: str
     entries: int
     count: int
     readable: tuple[StoredPassword, ...]
+    mismatches: tuple[str, ...]
     malformed: MalformedHash | None
 
     @classmethod
     def of(cls, entries: tuple[Entry, ...]) -> PasswordValues:
         values = [value for entry in entries for value in password_values(entry)]
-        readable, malformed = [], None
+        readable, mismatches, malformed = [], [], None
         for value in values[:_MOST_VALUES]:
             try:
                 readable.append(parse_password(value))
             except MalformedHash as error:
                 malformed = error
-        return cls(entries[0].dn, len(entries), len(values), tuple(readable), malformed)
+            else:
+                mismatches.append(why_no_match(value))
+        return cls(
+            entries[0].dn,
+            len(entries),
+            len(values),
+            tuple(readable),
+            tuple(mismatches),
+            malformed,
+        )
 
     def refusal_of_right(self) -> LoginRefused | None:
         """Why even a password that is that of a value is refused, None if it is not."""
@@ -149,14 +166,19 @@ class PasswordValues:
         if not self.can_match:
             return LoginRefused(
                 Refusal.WRONG_CREDENTIALS,
-                f"userPassword of {self.dn} is locked, or of no scheme that is known here",
+                f"userPassword of {self.dn}, which no password matches: {self.why_no_match}",
             )
         return None
 
     @property
     def can_match(self) -> bool:
         """Whether there is a password that is that of a value."""
-        return not all(stored.takes_no_time for stored in self.readable)
+        return not all(self.mismatches)
+
+    @property
+    def why_no_match(self) -> str:
+        """What keeps passwords from matching, in words that hold nothing of a value."""
+        return "; ".join(dict.fromkeys(filter(None, self.mismatches)))
 
 
 class HashProof:

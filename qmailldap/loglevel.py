@@ -10,11 +10,13 @@ import enum
 import functools
 import os
 import re
+from contextlib import suppress
 from typing import Any
 
-from twisted.logger import Logger, LogLevel
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
+from zope.interface import implementer
 
-__all__ = ["DEFAULT_MASK", "Kind", "Log", "complaint", "mask"]
+__all__ = ["DEFAULT_MASK", "Kind", "Log", "complaint", "mask", "on_standard_error"]
 
 
 class Kind(enum.IntFlag):
@@ -114,3 +116,25 @@ class Log(Logger):
         One of a ``level`` above info is of that level's kind, too, and shown for either.
         """
         self.emit(level, format, kind=_LOGIN_KINDS[level], **kwargs)
+
+
+def on_standard_error(program: str) -> ILogObserver:
+    """An observer that writes lines and tracebacks to standard error, each in one piece.
+
+    They begin with the name of the ``program``. Of Twisted's own lines, only errors are of
+    interest.
+    """
+
+    @implementer(ILogObserver)
+    def write(event: LogEvent) -> None:
+        if not isinstance(event.get("log_logger"), Log):
+            severe = event.get("log_level") in (LogLevel.error, LogLevel.critical)
+            if not severe or not mask() & Kind.ERRORS:
+                return
+        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        # Where there is none, there is nowhere else to say it.
+        with suppress(OSError):
+            os.write(2, f"{program}: {text}\n".encode("utf-8", "backslashreplace"))
+
+    observer: ILogObserver = write
+    return observer

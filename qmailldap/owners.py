@@ -88,22 +88,26 @@ def not_its_owner(account: Account, uid: int) -> LoginRefused:
     )
 
 
-def mailbox_refused(error: Exception, account: Account) -> LoginRefused:
+def mailbox_refused(
+    error: Exception, account: Account, rights: tuple[int, int] | None = None
+) -> LoginRefused:
     """What to raise where ``error`` keeps the account's mailbox from being had.
 
-    It is an ``OSError``, `Busy` or a ``MemoryError``.
+    It is an ``OSError``, `Busy` or a ``MemoryError``. ``rights`` are the uid and gid that were not
+    enough, where they are not the account's.
     """
     refusal = next(
         (refusal for kind, refusal in _REFUSALS if isinstance(error, kind)), Refusal.TEMPORARY
     )
     if isinstance(error, OSError):
-        return LoginRefused(refusal, _told(error, account))
+        return LoginRefused(refusal, _told(error, account, rights))
     reason = f": {error}" if isinstance(error, Busy) else ""
     return LoginRefused(refusal, f"{account.mailbox}{reason}")
 
 
-def _told(error: OSError, account: Account) -> str:
+def _told(error: OSError, account: Account, rights: tuple[int, int] | None) -> str:
     """What is wrong with which file, and for whom."""
     file = error.filename
     path = os.fsdecode(file) if isinstance(file, str | bytes) else account.mailbox
-    return f"{path}: {error.strerror or error} (for uid {account.uid}, gid {account.gid})"
+    uid, gid = rights or (account.uid, account.gid)
+    return f"{path}: {error.strerror or error} (for uid {uid}, gid {gid})"

@@ -248,6 +248,25 @@ class HashTests(CheckerTestCase):
         self.assert_refused(Refusal.RECORD_INCORRECT, b"joe", shown=Refusal.WRONG_CREDENTIALS)
         self.assertEqual(self.verified, ["SSHA"])
 
+    def test_a_value_that_no_password_matches_is_told_in_the_log_alone(self) -> None:
+        for value, why in (
+            (b"*", "locked"),
+            (b"{SASL}Zq7x@EXAMPLE", "{SASL} is a scheme that is not known here"),
+            (b"{PLAIN}Zq7x", "{PLAIN} is clear text"),
+            (b"Zq7xZq7x", "clear text?"),
+        ):
+            self.directory.entries = {"joe": (record(value),)}
+            refused = self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"Zq7xZq7x")
+            self.assertIn("which no password matches: ", refused.detail)
+            self.assertIn(why, refused.detail)
+            self.assertNotIn("Zq7x", refused.detail)
+
+    def test_clear_text_that_is_like_des_still_costs_its_hash(self) -> None:
+        self.directory.entries = {"joe": (record(b"secret"),)}
+        self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"secret")
+        self.assertEqual(self.verified, ["CRYPT DES"])
+        self.assertEqual(len(self.offloaded), 1)
+
     def test_a_locked_password_takes_as_long_as_a_wrong_one(self) -> None:
         self.directory.entries = {"joe": (record(b"*"),)}
         self.assert_refused(Refusal.WRONG_CREDENTIALS, b"joe", b"*")

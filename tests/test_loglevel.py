@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
-from twisted.logger import LogEvent, LogLevel, textFileLogObserver
+from twisted.logger import LogEvent, Logger, LogLevel, textFileLogObserver
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.loglevel import DEFAULT_MASK, Kind, Log, complaint, mask
+from qmailldap.loglevel import DEFAULT_MASK, Kind, Log, complaint, mask, on_standard_error
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.session import Session
 
@@ -191,6 +192,27 @@ class LogTests(SynchronousTestCase):
         self.assertRegex(
             file.getvalue(), r"^\S+ \[qmailldap.test#debug\] search filter=\(uid={x}\)\n$"
         )
+
+
+class StandardErrorTests(SynchronousTestCase):
+    def written(self, **variables: Any) -> bytes:
+        """What goes there of three lines: one of ours, and two of Twisted's."""
+        log_at(self, **variables)
+        written: list[bytes] = []
+        self.patch(os, "write", lambda descriptor, octets: written.append(octets))
+        observer = on_standard_error("auth_pop")
+        Log(namespace="qmailldap.x", observer=observer).warn("ours {name}", name="caf\xe9")
+        theirs = Logger(namespace="twisted.x", observer=observer)
+        theirs.info("Main loop terminated.")
+        theirs.error("theirs")
+        return b"".join(written)
+
+    def test_lines_begin_with_the_program_and_twisted_s_own_are_errors_only(self) -> None:
+        ours, theirs = "auth_pop: ours caf\xe9\n".encode(), b"auth_pop: theirs\n"
+        self.assertEqual(self.written(), ours + theirs)
+        self.assertEqual(self.written(LOGLEVEL=255), ours + theirs)
+        self.assertEqual(self.written(LOGLEVEL=2), ours)
+        self.assertEqual(self.written(LOGLEVEL=0), b"")
 
 
 class SessionKindTests(SynchronousTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from qmailldap.account import Account
 from qmailldap.maildir.hands import Hands, InThreads
 from qmailldap.maildir.work import Place
-from qmailldap.owners import Owners
+from qmailldap.owners import Owners, mailbox_refused
 from qmailldap.quota import Quota
 from qmailldap.refusal import LoginRefused, Refusal
 from tests.maildir.support import HandsAsked, here
@@ -81,6 +82,19 @@ class OwnersTests(SynchronousTestCase):
         mine = self.account(os.geteuid(), os.getegid())
         self.assertIsInstance(Owners(here, self.keepers, None).hands(mine), InThreads)
         self.assertEqual([], self.keepers.asked)
+
+
+class RefusalTests(SynchronousTestCase):
+    """What is told where a mailbox cannot be had."""
+
+    def test_whose_rights_were_not_enough_is_told(self) -> None:
+        error = PermissionError(errno.EACCES, "Permission denied", b"/home/joe")
+        joe = attrs.evolve(account(), uid=1001, gid=1002)
+        for rights, ids in ((None, "uid 1001, gid 1002"), ((7, 8), "uid 7, gid 8")):
+            self.assertEqual(
+                mailbox_refused(error, joe, rights).detail,
+                f"/home/joe: Permission denied (for {ids})",
+            )
 
 
 class PlaceTests(SynchronousTestCase):

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from qmailldap.commands.asking import ask_password
-from qmailldap.passwords import MalformedHash, parse_password
+from qmailldap.passwords import MalformedHash, parse_password, why_no_match
 from qmailldap.passwords.digests import decode_base64
 from qmailldap.passwords.making import (
     BCRYPT_FORMAT,
@@ -188,8 +188,9 @@ def _check(words: Sequence[bytes]) -> int:
         print("passwords are equal.")
         return 0
     print("passwords are NOT equal.")
-    if stored.takes_no_time:
-        _complain("no password matches this value: it locks the account or no scheme knows it")
+    why = why_no_match(words[-1])
+    if why:
+        _complain(f"no password matches this value: {why}")
     return NOT_EQUAL
 
 

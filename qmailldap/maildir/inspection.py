@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from qmailldap.maildir.maildirsize import count_all, stored
-from qmailldap.maildir.work import Place, Work, find_mailbox
+from qmailldap.maildir.work import Place, Work, find_mailbox, programs_path
 
 __all__ = ["KINDS", "Inspection", "Messages", "QuotaUse", "Seen", "decode", "encode", "inspect"]
 
 KINDS = ("directory", "file", "other", "link to nowhere", "missing", "not to be seen")
 
 _FOLDERS = (b"tmp", b"new", b"cur")
+_MOST_HINDRANCES = 2
 
 
 class Seen(NamedTuple):
     """What is at a path: one of `KINDS`, and of what is there, mode, uid and gid.
 
     ``link`` is where a symbolic link at the path leads, empty for none; the rest is of what is
-    there. ``problem`` says why it is not to be seen.
+    there. ``problem`` says why it is not to be seen, or may not be there.
     """
 
     path: str
@@ -69,7 +71,7 @@ class Inspection(NamedTuple):
 
     ``by_dot_qmail`` says that ~/.qmail names the mailbox. ``makes_home`` and ``makes`` are what a
     login would make (see `Rehearsal`). ``messages`` and ``quota`` are None where there is no
-    mailbox to look at.
+    mailbox to look at. ``hindrances`` say what whoever looked may not do that a dirmaker needs.
     """
 
     home: Seen
@@ -80,6 +82,7 @@ class Inspection(NamedTuple):
     makes: tuple[str, ...] = ()
     messages: Messages | None = None
     quota: QuotaUse | None = None
+    hindrances: tuple[str, ...] = ()
 
 
 def inspect(place: Place) -> tuple[Inspection, OSError | None]:
@@ -103,6 +106,8 @@ def inspect(place: Place) -> tuple[Inspection, OSError | None]:
     found = found._replace(
         makes_home=rehearsal.makes_home, makes=tuple(map(os.fsdecode, rehearsal.makes))
     )
+    if rehearsal.makes_home:
+        found = found._replace(hindrances=tuple(_hindrances(place)))
     listing = rehearsal.listing
     if listing is None:
         return found, None
@@ -122,10 +127,20 @@ def decode(octets: bytes) -> Inspection:
     Who has written it had the owner's rights only, and is not trusted.
     """
     try:
-        home, mailbox, folders, by_dot_qmail, makes_home, makes, messages, quota = json.loads(
-            octets
-        )
+        (
+            home,
+            mailbox,
+            folders,
+            by_dot_qmail,
+            makes_home,
+            makes,
+            messages,
+            quota,
+            hindrances,
+        ) = json.loads(octets)
         if len(folders) > len(_FOLDERS) or len(makes) > len(_FOLDERS) + 1:
+            raise ValueError
+        if len(hindrances) > _MOST_HINDRANCES:
             raise ValueError
         return Inspection(
             _read_seen(home),
@@ -136,6 +151,7 @@ def decode(octets: bytes) -> Inspection:
             tuple(_read(path, str) for path in makes),
             None if messages is None else _read_messages(messages),
             None if quota is None else _read_quota_use(quota),
+            tuple(_read(line, str) for line in hindrances),
         )
     except (ValueError, TypeError, RecursionError):
         raise ValueError("an inspection cannot be read") from None
@@ -163,8 +179,31 @@ def _look(path: bytes, follow: bool = True) -> Seen:
 
 
 def _look_into(maildir: bytes) -> tuple[Seen, ...]:
-    # A folder that is a symbolic link is none.
-    return tuple(_look(os.path.join(maildir, name), follow=False) for name in _FOLDERS)
+    return tuple(map(_look_at_folder, (os.path.join(maildir, name) for name in _FOLDERS)))
+
+
+def _look_at_folder(path: bytes) -> Seen:
+    folder = _look(path, follow=False)
+    return folder._replace(problem="a symbolic link is not allowed here") if folder.link else folder
+
+
+def _hindrances(place: Place) -> Iterator[str]:
+    """What keeps a dirmaker from being run, or from making the home without other rights."""
+    program = place.dirmaker or b""
+    if shutil.which(program, mode=os.X_OK, path=os.fsdecode(programs_path())) is None:
+        name = os.fsdecode(program)
+        if os.path.dirname(program):
+            yield f"the owner may not execute the dirmaker {name}, or it is not there"
+        else:
+            yield f"the dirmaker {name} is not along PATH, or the owner may not execute it"
+    parent = os.path.dirname(place.home.rstrip(b"/"))
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        yield (
+            f"the owner, as whom dirmaker is run, may not write in {os.fsdecode(parent)},"
+            " where the home is to be made"
+        )
 
 
 def _quota_use(maildir: bytes) -> QuotaUse:

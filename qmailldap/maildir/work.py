@@ -19,7 +19,16 @@ from qmailldap.maildir.reading import OpenMessage, open_messages
 from qmailldap.maildir.storage import Failures, Listing, Maildir, Updated
 from qmailldap.quota import Quota
 
-__all__ = ["Begun", "Entered", "Finished", "Place", "Rehearsal", "Work", "find_mailbox"]
+__all__ = [
+    "Begun",
+    "Entered",
+    "Finished",
+    "Place",
+    "Rehearsal",
+    "Work",
+    "find_mailbox",
+    "programs_path",
+]
 
 
 class Place(NamedTuple):
@@ -162,10 +171,14 @@ class Work:
         place = self._place
         dirmaker = None
         if place.dirmaker is not None:
-            path = os.environb.get(b"PATH", os.defpath.encode())
-            environment = {**place.environment, b"PATH": path}
+            environment = {**place.environment, b"PATH": programs_path()}
             dirmaker = Dirmaker(place.dirmaker, place.delivery, environment)
         provide_home(place.home, dirmaker)
+
+
+def programs_path() -> bytes:
+    """The PATH along which a dirmaker is sought, and which it is given."""
+    return os.environb.get(b"PATH", os.defpath.encode())
 
 
 def find_mailbox(place: Place) -> bytes:

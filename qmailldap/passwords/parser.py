@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import re
 
 from qmailldap.passwords.crypted import Crypt
 from qmailldap.passwords.digests import Digest, NetscapeMD5, Salted, Unsalted, find_digest
-from qmailldap.passwords.schemes import PBKDF2_SCHEMES, SALTED, UNSALTED
+from qmailldap.passwords.schemes import (
+    PBKDF2_SCHEMES,
+    SALTED,
+    UNSALTED,
+    is_elsewhere,
+    is_locked,
+    split_scheme,
+)
 from qmailldap.passwords.settings import read_setting
 from qmailldap.passwords.stored import MalformedHash, Never, StoredPassword
 
 __all__ = ["DEFAULT_DECOY", "load_libraries", "parse_password"]
 
-_ALIASES = {
-    "ARGON2I": "ARGON2",
-    "ARGON2ID": "ARGON2",
-    "BLF-CRYPT": "CRYPT",
-    "CLEAR": "PLAIN",
-    "CLEARTEXT": "PLAIN",
-    "DES-CRYPT": "CRYPT",
-    "LDAP-MD5": "MD5",
-    "MD5-CRYPT": "CRYPT",
-    "PBKDF2": "PBKDF2-SHA1",
-    "SHA1": "SHA",
-    "SHA256-CRYPT": "CRYPT",
-    "SHA512-CRYPT": "CRYPT",
-}
-"""OpenLDAP's and Dovecot's other names; a value says itself which crypt(3) or Argon2 it is."""
-
-_SCHEME = re.compile(rb"\{([A-Za-z0-9_-]+)\}")
 _NEVER = StoredPassword("NEVER", "NEVER", True, Never())
 
 
@@ -40,12 +29,10 @@ def parse_password(value: bytes, *, cleartext: bool = False) -> StoredPassword:
     {CLEARTEXT} or {CLEAR} match. Raises `MalformedHash`. Libraries that few values need are loaded
     for the first that does, unless `load_libraries` has done so.
     """
-    prefix = _SCHEME.match(value)
-    if prefix is None:
+    split = split_scheme(value)
+    if split is None:
         return _crypt(value)
-    name = prefix[1].decode("ascii").upper()
-    scheme = _ALIASES.get(name, name)
-    text = value[prefix.end() :]
+    scheme, text = split.scheme, split.text
     if scheme in UNSALTED:
         return _quick(scheme, Unsalted(_digest(scheme, UNSALTED[scheme]), text))
     if scheme in SALTED:
@@ -83,7 +70,7 @@ def load_libraries() -> None:
 
 def _crypt(value: bytes) -> StoredPassword:
     """A value of crypt(3), or one of shadow(5)'s that lock an account, alone or before a hash."""
-    if value in (b"", b"x") or value.startswith((b"*", b"!")):
+    if not value or is_elsewhere(value) or is_locked(value):
         return _NEVER
     setting = read_setting("CRYPT", value)
     return StoredPassword("CRYPT", setting.cost, False, Crypt(setting, value))

@@ -4,9 +4,9 @@ Started as a new interpreter, it has nothing of the memory and files of who star
 of its code before it gives up root: its owner may not be able to. One request on standard input, up
 to its end, and one answer on standard output, each a frame:
 
-    place, whether there is a dirmaker, uid, gid    -> ok, inspection, [error]
+    place, dirmaker, uid, gid    -> ok, inspection, [error]
 
-With 0 for both ids it stays what it is. The standard library only.
+With 0 for both ids it stays what it is; an empty dirmaker is none. The standard library only.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def write_request(place: Place, uid: int, gid: int) -> bytes:
     """The request for a look as ``uid`` and ``gid``; both 0: with the rights there are."""
     fields = [
         *encoding.write_place(place),
-        encoding.number_field(place.dirmaker is not None),
+        place.dirmaker or b"",
         encoding.number_field(uid),
         encoding.number_field(gid),
     ]
@@ -72,6 +72,5 @@ def main(limit: int) -> None:
 
 
 def _read_request(fields: Sequence[bytes]) -> tuple[Place, int, int]:
-    *place, has_dirmaker, uid, gid = fields
-    dirmaker = b"dirmaker" if encoding.number(has_dirmaker) else None
-    return encoding.read_place(place, dirmaker), encoding.number(uid), encoding.number(gid)
+    *place, dirmaker, uid, gid = fields
+    return encoding.read_place(place, dirmaker or None), encoding.number(uid), encoding.number(gid)

@@ -339,6 +339,13 @@ class CheckingTests(DigestTestCase):
             self.assertEqual((said.code, said.output), (NOT_EQUAL, "passwords are NOT equal.\n"))
             self.assertIn("no password matches", said.errors)
 
+    def test_clear_text_is_said_to_be_no_value(self) -> None:
+        for value in ("Zq7xZq7x", "{CRYPT}Zq7xZq7x", "{CLEARTEXT}Zq7xZq7x"):
+            said = self.run_digest("-v", "Zq7xZq7x", value)
+            self.assertEqual((said.code, said.output), (NOT_EQUAL, "passwords are NOT equal.\n"))
+            self.assertIn("clear text", said.errors)
+            self.assertNotIn("Zq7x", said.errors)
+
     def test_no_value_is_a_usage_error(self) -> None:
         self.assertIn("HASH", self.refused(2, "-v"))
         self.assertIn("HASH", self.refused(2, "-v", "a", "b", "c"))

@@ -31,14 +31,17 @@ from qmailldap.commands.lookup.findings import (
     Looked,
     Mail,
     Mailbox,
+    Names,
     Password,
     Search,
     Verdict,
 )
+from qmailldap.commands.lookup.gathering import gather
 from qmailldap.commands.lookup.json_text import as_json
 from qmailldap.commands.lookup.looking import CannotLook, look
 from qmailldap.commands.lookup.text import as_lines
 from qmailldap.control import Control, ServerAddress
+from qmailldap.control import inspection as control_inspection
 from qmailldap.maildir.inspection import Inspection, Messages, QuotaUse, Seen
 from qmailldap.maildir.storage import MailboxMissing
 from qmailldap.maildir.work import Place
@@ -73,6 +76,7 @@ MAILBOX = Mailbox(
     looked=Looked(1001, 1002, True),
     inspection=INSPECTION,
     dirmaker="/usr/bin/make home",
+    names=Names({0: "root", 1001: "joe"}, {1002: "users"}),
 )
 FOUND = Findings(
     Asked("mail", "joe@example.org", "/var/qmail/control"),
@@ -116,11 +120,11 @@ accountStatus     active (may log in)
 qmailGID          not set: 1002, from ldapgid
 password          PBKDF2-SHA256 10000, proved by its hash; not tried
 mail              here
-ids               1001:1002
-home              /home/joe: directory, mode 0755, owner 1001:1002
-mailbox           /home/joe/Maildir: directory, mode 0700, owner 0:0, and not 1001:1002, \
+ids               joe(1001):users(1002)
+home              /home/joe: directory, mode 0755, owner joe(1001):users(1002)
+mailbox           /home/joe/Maildir: directory, mode 0700, owner root(0):0, and not joe(1001), \
 by a symbolic link to /mail/joe
-                  /home/joe/Maildir/new: directory, mode 0500, owner 1001:1002, \
+                  /home/joe/Maildir/new: directory, mode 0500, owner joe(1001):users(1002), \
 who may not do all there
                   /home/joe/Maildir/cur: missing, would be made at the login
 messages          3, 4711 octets (1 in new, 2 in cur)
@@ -219,6 +223,46 @@ class TextTests(SynchronousTestCase):
             mailbox=attrs.evolve(MAILBOX, inspection=found),
         )
 
+    def test_a_home_that_must_be_made_first_is_a_condition(self) -> None:
+        made = Verdict("dirmaker would have to make it", condition="if dirmaker makes the home")
+        for verdict, line in (
+            (made, "let in, with the right password, if dirmaker makes the home"),
+            (attrs.evolve(made, proved=True), "let in, if dirmaker makes the home"),
+            (
+                attrs.evolve(made, proved=True, is_complete=False),
+                "let in, if dirmaker makes the home, as far as can be seen",
+            ),
+        ):
+            self.assert_shows(
+                f"verdict           would be {line}\nexit code         0\n", verdict=verdict
+            )
+
+    def test_whoever_is_forwarded_is_not_said_to_be_let_in(self) -> None:
+        verdict = Verdict("forwarded", proved=True, forwarded_to="mail2")
+        self.assert_shows(
+            "verdict           would be forwarded to mail2; whether that member lets the user in"
+            " was not tried\nexit code         0\n",
+            verdict=verdict,
+        )
+
+    def test_a_search_that_finds_nobody_is_no_refused_login(self) -> None:
+        why = "the search by mail finds no entry"
+        nobody = attrs.evolve(FOUND, login=None, verdict=refused(Refusal.WRONG_CREDENTIALS, why))
+        self.assertIn(f"verdict           finds nobody\n{'':18}{why}\nexit code", text(nobody))
+        self.assertNotIn("authorization", text(nobody))
+
+    def test_another_group_of_a_folder_is_not_worth_a_line(self) -> None:
+        folders = tuple(
+            Seen(f"/m/{name}", "directory", 0o700, 1001, gid)
+            for name, gid in (("tmp", 1002), ("new", 7))
+        )
+        found = INSPECTION._replace(
+            mailbox=Seen("/m", "directory", 0o700, 1001, 7), folders=folders, makes=()
+        )
+        shown = text(attrs.evolve(FOUND, mailbox=attrs.evolve(MAILBOX, inspection=found)))
+        self.assertIn("mailbox           /m: directory, mode 0700, owner joe(1001):7\n", shown)
+        self.assertNotIn("/m/", shown)
+
     def test_what_is_wrong_besides_the_password_is_told_too(self) -> None:
         mailbox = attrs.evolve(MAILBOX, problem="/home/joe: Permission denied")
         wrong = refused(Refusal.WRONG_CREDENTIALS, "wrong password")
@@ -278,7 +322,13 @@ def everywhere(value: str) -> str:
             (Attribute("mailHost", (value,), value, "directory", value),),
             Password("hash", 1, (value,), value),
             Mail(False, value, value, 1, (value,)),
-            attrs.evolve(MAILBOX, home=value, inspection=inspection, dirmaker=value),
+            attrs.evolve(
+                MAILBOX,
+                home=value,
+                inspection=inspection,
+                dirmaker=value,
+                names=Names({0: value, 1001: value}, {0: value, 1002: value}),
+            ),
             (value,),
         )
     )
@@ -305,6 +355,10 @@ class JSONTests(SynchronousTestCase):
         self.assertEqual(blind["mailbox"].keys(), self.object()["mailbox"].keys())
         self.assertEqual(blind["mailbox"]["problem"], "hangs")
 
+    def test_what_was_asked_need_not_be_utf_8(self) -> None:
+        shown = self.object(asked=Asked("user", "j\udcf6e", "/control"))
+        self.assertEqual(shown["asked"], {"by": "user", "value": "j\\xf6e"})
+
     def test_a_refusal_has_its_name_and_what_the_client_is_told(self) -> None:
         verdict = refused(Refusal.RECORD_INCORRECT, "why", Refusal.WRONG_CREDENTIALS)
         self.assertEqual(
@@ -318,8 +372,16 @@ class JSONTests(SynchronousTestCase):
                 "reason": "why",
                 "password_proved": False,
                 "complete": True,
+                "condition": "",
+                "forwarded_to": None,
             },
         )
+
+    def test_a_search_that_finds_nobody_is_nothing_that_a_client_is_told(self) -> None:
+        verdict = refused(Refusal.WRONG_CREDENTIALS, "the search by mail finds no entry")
+        told = self.object(login=None, verdict=verdict)["verdict"]
+        self.assertIsNone(told["client_is_told"])
+        self.assertEqual(told["exit_code"], 3)
 
     @given(st.text())
     def test_any_text_is_kept_in_ascii(self, value: str) -> None:
@@ -426,6 +488,14 @@ class LookTests(TestCase):
         self.assertEqual(found.mailbox.path, str(self.home / "Maildir"))
         self.assertEqual(len(found.makes), 2)
 
+    async def test_it_is_told_which_dirmaker_it_is_about(self) -> None:
+        home = self.home / "missing"
+        for program, hindrances in ((b"/bin/sh", 0), (b"sh", 0), (b"no-such-program", 1)):
+            self.place = Place(os.fsencode(home), os.fsencode(home / "Maildir"), dirmaker=program)
+            found, _ = await self.look()
+            self.assertTrue(found.makes_home)
+            self.assertEqual(len(found.hindrances), hindrances, program)
+
     async def test_an_error_is_of_its_own_kind(self) -> None:
         self.place = Place(b"/nonexistent/home", b"/nonexistent/home/Maildir")
         found, error = await self.look()
@@ -452,6 +522,22 @@ class LookTests(TestCase):
         ):
             self.patch(looking, "START", program)
             await self.assertFailure(Deferred.fromCoroutine(self.look()), CannotLook)
+
+
+class ControlTests(TestCase):
+    """Control files that cannot be used; tests/integration has those that can."""
+
+    async def reason(self, directory: str) -> str:
+        found = await gather(reactor, Asked("user", "joe", directory), b"joe")
+        self.assertEqual(found.verdict.exit_code, 1)
+        return found.verdict.reason
+
+    async def test_what_only_root_may_read_is_to_be_looked_at_as_root(self) -> None:
+        directory = self.mktemp()
+        Path(directory).mkdir()
+        self.assertNotIn("as root", await self.reason(directory))
+        self.patch(control_inspection, "_is_denied", lambda path: path.startswith(directory))
+        self.assertIn("so look at it as root", await self.reason(directory))
 
 
 class CommandLineTests(SynchronousTestCase):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -30,6 +32,7 @@ LIMIT = 60
 PROGRAM = "import sys; from qmailldap.commands import main; sys.exit(main())"
 
 ANN: Owner = (21001, 22001)
+ROOT = f"{pwd.getpwuid(0).pw_name}(0):{grp.getgrgid(0).gr_name}(0)"
 
 
 class LookupTestCase(SiteTestCase):
@@ -215,6 +218,8 @@ class GoldenTests(LookupTestCase):
                 "reason": "",
                 "password_proved": True,
                 "complete": True,
+                "condition": "",
+                "forwarded_to": None,
             },
         )
 
@@ -229,6 +234,8 @@ class VerdictTests(LookupTestCase):
         self.user("disabled", accountStatus="Disabled")
         self.user("locked", value="{CRYPT}!" + "x" * 13)
         self.user("unknown-scheme", value="{WHATEVER}c2VjcmV0LXZhbHVl")
+        self.user("clear", value=PASSWORD)
+        self.user("named-clear", value=f"{{CLEARTEXT}}{PASSWORD}")
         self.user("malformed", value="{SSHA}not-base64-at-all!")
         self.user("two-values", value=[md5_value(PASSWORD), "{CRYPT}*locked"])
         self.user("no-value", value=[])
@@ -254,6 +261,8 @@ class VerdictTests(LookupTestCase):
             "disabled": "ACCOUNT_DISABLED",
             "locked": "WRONG_CREDENTIALS",
             "unknown-scheme": "WRONG_CREDENTIALS",
+            "clear": "WRONG_CREDENTIALS",
+            "named-clear": "WRONG_CREDENTIALS",
             "malformed": "RECORD_INCORRECT",
             "two-values": "TEMPORARY",
             "no-value": "WRONG_CREDENTIALS",
@@ -294,6 +303,26 @@ class VerdictTests(LookupTestCase):
             self.assertFalse(wrong["verdict"]["let_in"])
             self.assertEqual(wrong["verdict"]["client_is_told"], "[AUTH] authorization failed")
 
+    async def test_a_value_that_nothing_matches_says_why(self) -> None:
+        require_root()
+        values = {
+            f"{PASSWORD}": "it has no {SCHEME} and is nothing that crypt(3) gives: clear text?",
+            f"{{CLEARTEXT}}{PASSWORD}": "{CLEARTEXT} is clear text, which is not supported",
+            f"{{SASL}}{PASSWORD}": "{SASL} is a scheme that is not known here",
+            f"!{md5_value(PASSWORD)}": "it is locked by ! or *",
+        }
+        for number, value in enumerate(values):
+            self.user(f"joe{number}", value=value)
+        await self.start_directory()
+        for number, why in enumerate(values.values()):
+            for password in (None, PASSWORD):
+                code, text = await self.lookup(f"joe{number}", password=password)
+                self.assertEqual(code, 3)
+                self.assertIn(
+                    f"password          proved by its hash; no password matches it: {why}\n", text
+                )
+                self.assertIn(f"which no password matches: {why}\n", text)
+
     async def test_with_rebind_the_directory_proves_the_password(self) -> None:
         require_root()
         self.user("fine")
@@ -330,6 +359,20 @@ class VerdictTests(LookupTestCase):
             ' "/SITE/make home"\n',
             text,
         )
+        self.assertIn("verdict           would be let in, if dirmaker makes the home\n", text)
+        may_not_write = (
+            "note              the owner, as whom dirmaker is run, may not write in /SITE, where"
+            " the home is to be made\n"
+        )
+        self.assertIn(may_not_write, text)
+        self.assertNotIn("execute", text)
+        dirmaker.chmod(0o700)
+        self.directory.chmod(0o777)
+        self.addCleanup(self.directory.chmod, 0o755)
+        code, text = await self.lookup("joe", password="wrong")
+        self.assertEqual(code, 3)
+        self.assertIn("note              the owner may not execute the dirmaker /SITE/make ", text)
+        self.assertNotIn(may_not_write, text)
         self.assertFalse(home.exists() or ran.exists())
 
     async def test_one_who_is_found_otherwise_must_have_one_uid_that_finds_him(self) -> None:
@@ -353,13 +396,29 @@ class VerdictTests(LookupTestCase):
         self.assertIn("note              the entry has 2 values of uid: ", text)
         code, text = await self.lookup("--filter", "(cn=group)")
         self.assertEqual(code, 3)
+        self.assertIn("verdict           finds nobody\n", text)
         self.assertIn("the entry has no uid", text)
         # ldapobjectclass is not added to a filter, but the login is sought by it.
         code, text = await self.lookup("--filter", "(mail=old@example.org)")
         self.assertEqual(code, 3)
         self.assertIn("login             old\n", text)
         self.assertIn("found             no entry\n", text)
-        self.assertEqual((await self.lookup("--mail", "no*body@example.org"))[0], 3)
+        self.assertIn(
+            "note              the entry that the filter finds does not match ldapobjectclass"
+            " (qmailUser)(deliveryMode=nolocal), by which logins are sought\n",
+            text,
+        )
+        self.assertEqual((await self.lookup("--filter", "(uid=joe)"))[0], 0)
+        code, text = await self.lookup("--mail", "no*body@example.org")
+        self.assertEqual(code, 3)
+        self.assertIn(
+            "verdict           finds nobody\n"
+            f"{'':18}the search by mail finds no entry\nexit code         3\n",
+            text,
+        )
+        self.assertNotIn("authorization", text)
+        verdict = (await self.facts("--mail", "no*body@example.org"))["verdict"]
+        self.assertIsNone(verdict["client_is_told"])
 
     async def test_a_record_is_hostile(self) -> None:
         hostile = b"\x1b[2Jactive\r\nverdict: let in"
@@ -391,11 +450,15 @@ class ElsewhereTests(LookupTestCase):
         self.assertIn(" mail2.example.org (another host, as this one is mail1.example.org)", text)
         self.assertIn(
             "mail              on mail2.example.org, reached at 127.0.0.9:1110: 127.0.0.9\n"
-            "verdict           would be let in, with the right password\n"
-            f"{'':18}forwarded to mail2.example.org at 127.0.0.9:1110, which decides as well\n",
+            "verdict           would be forwarded to mail2.example.org at 127.0.0.9:1110, with the"
+            " right password; whether that member lets the user in was not tried\n"
+            "exit code         0\n",
             text,
         )
         self.assertNotIn("mailbox  ", text)
+        verdict = (await self.facts("far", password=PASSWORD))["verdict"]
+        self.assertEqual(verdict["forwarded_to"], "mail2.example.org at 127.0.0.9:1110")
+        self.assertTrue(verdict["let_in"])
         code, text = await self.lookup("near", password=PASSWORD)
         self.assertEqual(code, 0)
         self.assertIn("mail              here\n", text)
@@ -504,8 +567,27 @@ class RightsTests(LookupTestCase):
         await self.start_directory()
         _, text = await self.lookup("joe")
         self.assertIn(
-            "Maildir: directory, mode 0755, owner 0:0, and not 21001:22001\n", self.steady(text)
+            f"Maildir: directory, mode 0755, owner {ROOT}, and not 21001\n", self.steady(text)
         )
+
+    async def test_another_group_is_no_fault(self) -> None:
+        joe = self.user("joe", owner=ANN)
+        for folder in (joe.path.parent, joe.path, *joe.path.iterdir()):
+            os.chown(folder, ANN[0], 21995)
+        await self.start_directory()
+        code, text = await self.lookup("joe")
+        self.assertEqual(code, 0)
+        self.assertNotIn("and not", text)
+        self.assertEqual(text.count("21001:21995"), 2)
+
+    async def test_a_folder_that_is_a_link_is_said_not_to_be_allowed(self) -> None:
+        joe = self.user("joe", owner=ANN)
+        (joe.path / "tmp").rmdir()
+        (joe.path / "tmp").symlink_to("new")
+        await self.start_directory()
+        code, text = await self.lookup("joe")
+        self.assertEqual(code, 6)
+        self.assertIn("Maildir/tmp: a symbolic link is not allowed here; it leads to new\n", text)
 
     async def test_another_user_sees_what_he_may_and_is_told_so(self) -> None:
         self.user("closed", owner=ANN)
@@ -515,12 +597,16 @@ class RightsTests(LookupTestCase):
         before = python_as_user(NOBODY)
         code, text = await self.lookup("closed", password=PASSWORD, before=before)
         self.assertEqual(code, 0)
-        self.assertIn("looked at as      65534:65534, who may not see all", text)
+        self.assertRegex(
+            text, r"looked at as +(nobody\()?65534\)?:(\w+\()?65534\)?, who may not see all"
+        )
         self.assertIn("verdict           would be let in, as far as can be seen\n", text)
         facts = await self.facts("closed", before=before)
         self.assertFalse(facts["verdict"]["complete"])
         self.assertFalse(facts["mailbox"]["looked_as"]["is_owner"])
-        self.assertEqual((await self.lookup("gone", before=before))[0], 62)
+        code, text = await self.lookup("gone", before=before)
+        self.assertEqual(code, 62)
+        self.assertIn("(for uid 65534, gid 65534)", text)
 
     async def test_the_owner_sees_all_of_his_own(self) -> None:
         self.user("own", messages=[MESSAGES["plain"]], owner=ANN)
@@ -563,7 +649,8 @@ class PasswdTests(LookupTestCase):
         for line in (
             "found             no entry\npasswd            knows the user\n",
             "proved by shadow; not tried\n",
-            "/SITE/ann/./Mail: directory, mode 0700, owner 21001:22001, named by ~/.qmail\n",
+            "ids               ann(21001):ann(22001)\n",
+            "/SITE/ann/./Mail: directory, mode 0700, owner ann(21001):ann(22001), named by",
             "verdict           would be let in, with the right password\n",
         ):
             self.assertIn(line, text)

@@ -101,6 +101,17 @@ class WhatIsThereTests(InspectionTestCase):
         self.assertEqual((found.mailbox.kind, found.mailbox.link), ("directory", "../elsewhere"))
         self.assertEqual(found.messages and found.messages.new, 1)
 
+    def test_a_folder_that_is_a_link_is_not_allowed(self) -> None:
+        maildir = self.make_maildir()
+        (maildir / "tmp").rmdir()
+        (maildir / "tmp").symlink_to("new")
+        found, error = inspect(place_of(self.home))
+        self.assertIsInstance(error, MailboxCorrupted)
+        self.assertEqual(
+            [(each.kind, each.link, each.problem) for each in found.folders[:2]],
+            [("other", "new", "a symbolic link is not allowed here"), ("directory", "", "")],
+        )
+
     def test_dot_qmail_names_the_mailbox_of_those_who_have_one(self) -> None:
         self.make_maildir()
         deliver(make_maildir(self.home / "Mail"), "cur/1.a")
@@ -187,6 +198,57 @@ class NothingChangesTests(InspectionTestCase):
         self.assertTrue(found.makes_home)
         self.assertEqual((found.home.kind, found.mailbox.kind), ("missing", "missing"))
         self.assertFalse(ran.exists() or self.home.exists())
+
+
+class HindrancesTests(InspectionTestCase):
+    """What keeps a dirmaker from making the home; tests/integration has owners who may not."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.home.rmdir()
+        self.bin = self.home.parent / "bin"
+        self.bin.mkdir()
+        self.dirmaker = self.bin / "make-home"
+        self.dirmaker.touch(0o755)
+        path = os.environb[b"PATH"]
+        self.addCleanup(os.environb.__setitem__, b"PATH", path)
+
+    def hindrances(self, dirmaker: bytes, home: Path | None = None) -> tuple[str, ...]:
+        return self.found(place_of(home or self.home, dirmaker=dirmaker)).hindrances
+
+    def test_none_is_told_of_where_all_is_well(self) -> None:
+        self.assertEqual(self.hindrances(os.fsencode(self.dirmaker)), ())
+        os.environb[b"PATH"] = os.fsencode(self.bin)
+        self.assertEqual(self.hindrances(b"make-home"), ())
+
+    def test_a_dirmaker_that_cannot_be_executed_is_told(self) -> None:
+        self.dirmaker.chmod(0o644)
+        for program in (self.dirmaker, self.bin / "missing", self.bin):
+            (line,) = self.hindrances(os.fsencode(program))
+            self.assertIn(f"may not execute the dirmaker {program}", line)
+
+    def test_one_without_a_slash_is_sought_along_path(self) -> None:
+        os.environb[b"PATH"] = b"/nonexistent"
+        (line,) = self.hindrances(b"make-home")
+        self.assertIn("make-home is not along PATH", line)
+
+    def test_the_nearest_folder_above_the_home_must_be_writable(self) -> None:
+        asked: list[bytes] = []
+
+        def access(path: bytes, mode: int) -> bool:
+            asked.append(path)
+            return mode & os.W_OK == 0
+
+        self.patch(os, "access", access)
+        home = self.home.parent / "a" / "b" / "joe"
+        (self.home.parent / "a").mkdir()
+        (line,) = self.hindrances(os.fsencode(self.dirmaker), home)
+        self.assertIn(f"may not write in {self.home.parent / 'a'},", line)
+        self.assertEqual(asked[-1], os.fsencode(self.home.parent / "a"))
+
+    def test_where_there_is_a_home_no_dirmaker_is_looked_at(self) -> None:
+        self.home.mkdir()
+        self.assertEqual(self.hindrances(b"/nonexistent"), ())
 
 
 def _file_as_home(home: Path) -> None:
@@ -298,6 +360,7 @@ inspections = st.builds(
     st.lists(texts, max_size=4).map(tuple),
     st.none() | st.builds(Messages, numbers, numbers, numbers),
     st.none() | uses,
+    st.lists(texts, max_size=2).map(tuple),
 )
 
 

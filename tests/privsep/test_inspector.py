@@ -49,13 +49,12 @@ class InspectorTests(SynchronousTestCase):
         self.assertIsInstance(error, MailboxMissing)
         self.assertEqual(error and error.filename, b"/nonexistent")
 
-    def test_a_dirmaker_is_told_of_but_not_which(self) -> None:
-        request = write_request(self.place._replace(dirmaker=b"/bin/make-home"), 0, 0)
-        self.assertNotIn(b"make-home", request)
+    def test_a_dirmaker_is_looked_at_where_the_home_is_missing(self) -> None:
         place = self.place._replace(home=b"/nonexistent", mailbox=b"/nonexistent/Maildir")
-        request = write_request(place._replace(dirmaker=b"/bin/make-home"), 0, 0)
+        request = write_request(place._replace(dirmaker=b"/bin/no-such-program"), 0, 0)
         found, _ = read_answer(ask(request).stdout)
         self.assertTrue(found.makes_home)
+        self.assertIn("/bin/no-such-program", found.hindrances[0])
 
     def test_it_is_its_owner_and_nobody_else_when_it_looks(self) -> None:
         require_root("becomes another user")

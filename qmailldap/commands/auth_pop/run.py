@@ -8,16 +8,15 @@ from typing import Any, TypeVar
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogBeginner
+from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from qmailldap.account import Account, RemoteAccount, path_is_allowed
 from qmailldap.commands.auth_pop.decision import decide
 from qmailldap.commands.auth_pop.request import Arguments, BadRequest, Login
 from qmailldap.commands.auth_pop.resolver import Resolver
 from qmailldap.control import Control, ControlError, default_control, read_control
-from qmailldap.loglevel import Kind, Log, complaint, mask
+from qmailldap.loglevel import Kind, Log, complaint, on_standard_error
 from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.session import Session
@@ -34,7 +33,9 @@ def run(request: Arguments, login: Login | BadRequest) -> int:
 
     Source of the codes: reference.md, "The decision".
     """
-    globalLogBeginner.beginLoggingTo([_write_line], redirectStandardIO=False, discardBuffer=True)
+    globalLogBeginner.beginLoggingTo(
+        [on_standard_error("auth_pop")], redirectStandardIO=False, discardBuffer=True
+    )
     problem = complaint()
     if problem:
         _log.unmasked("environment {problem}", problem=problem)
@@ -178,19 +179,3 @@ def _peer() -> Any:
     port = os.environ.get("TCPREMOTEPORT", "")
     number = int(port) if port.isdecimal() and len(port) <= 5 else 0
     return IPv4Address("TCP", os.environ.get("TCPREMOTEIP", ""), number)
-
-
-@implementer(ILogObserver)
-def _write_line(event: LogEvent) -> None:
-    """An observer: one line, or a traceback, to standard error in one piece."""
-    if not isinstance(event.get("log_logger"), Log):
-        # Twisted's own: nothing below an error is of interest here.
-        severe = event.get("log_level") in (LogLevel.error, LogLevel.critical)
-        if not severe or not mask() & Kind.ERRORS:
-            return
-    text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-    try:
-        os.write(2, f"auth_pop: {text}\n".encode("utf-8", "backslashreplace"))
-    except OSError:
-        # There is nowhere else to say it.
-        return

@@ -19,7 +19,6 @@ from twisted.logger import (
     LogLevel,
     LogLevelFilterPredicate,
     globalLogBeginner,
-    textFileLogObserver,
 )
 
 from qmailldap.commands.asking import ask_password
@@ -29,6 +28,7 @@ from qmailldap.commands.lookup.json_text import as_json
 from qmailldap.commands.lookup.text import as_lines
 from qmailldap.control import default_control
 from qmailldap.directory.search import parse_filter
+from qmailldap.loglevel import on_standard_error
 
 __all__ = ["add_to"]
 
@@ -40,8 +40,9 @@ Show the whole decision about one login: which directory server answers, the
 entry and what is made of its attributes, where the mail is and what is on disk,
 and whether the login would be let in. Nothing is changed.
 
-Exit code 0: it would be let in; else that of checkpassword for the reason,
-as 3 for a wrong password or an unknown user, and 4 for a disabled account.
+Exit code 0: it would be let in, or forwarded; else that of checkpassword for
+the reason, as 3 for a wrong password or an unknown user, and 4 for a disabled
+account.
 """
 
 
@@ -132,7 +133,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _log_where_asked_to() -> None:
     """The log to standard error, where LOGLEVEL is set; else what it would say is in the answer."""
-    observer: ILogObserver = textFileLogObserver(sys.stderr)
+    observer: ILogObserver = on_standard_error("qmailldap lookup")
     if not (os.environ.get("LOGLEVEL") or os.environ.get("DEBUGLEVEL")):
         faults_only = LogLevelFilterPredicate(defaultLogLevel=LogLevel.critical)
         observer = FilteringLogObserver(observer, [faults_only])

@@ -7,6 +7,8 @@ stand as ``\\xNN``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 from qmailldap.maildir.inspection import Inspection
@@ -20,6 +22,7 @@ __all__ = [
     "Looked",
     "Mail",
     "Mailbox",
+    "Names",
     "Password",
     "Search",
     "Verdict",
@@ -115,6 +118,14 @@ class Looked:
 
 
 @attrs.frozen
+class Names:
+    """What passwd and group call the ids that are shown; without those that they do not know."""
+
+    users: Mapping[int, str] = attrs.field(factory=dict)
+    groups: Mapping[int, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
 class Mailbox:
     """The account's ids, home and mailbox, and what is on disk.
 
@@ -132,6 +143,7 @@ class Mailbox:
     inspection: Inspection | None = None
     problem: str = ""
     dirmaker: str | None = None
+    names: Names = attrs.field(factory=Names)
 
 
 @attrs.frozen
@@ -139,13 +151,16 @@ class Verdict:
     """What becomes of the login; ``refused`` is None where it is let in.
 
     ``proved`` says that a password was tried, and right. ``is_complete`` is False where nothing
-    speaks against the login, but not all could be seen.
+    speaks against the login, but not all could be seen. ``condition`` is what else must come true,
+    as "if ..."; ``forwarded_to`` is the member that would have to let in, which was not asked.
     """
 
     reason: str
     refused: LoginRefused | None = None
     proved: bool = False
     is_complete: bool = True
+    condition: str = ""
+    forwarded_to: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -177,3 +192,8 @@ class Findings:
     mail: Mail | None = None
     mailbox: Mailbox | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def finds_nobody(self) -> bool:
+        """Whether there is no login, as the address or the filter leads to none."""
+        return self.login is None and bool(self.searches)

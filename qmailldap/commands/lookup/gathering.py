@@ -6,7 +6,11 @@ the checker makes an account of them; the account says where to look. Every step
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -24,6 +28,7 @@ from qmailldap.commands.lookup.findings import (
     Looked,
     Mail,
     Mailbox,
+    Names,
     Password,
     Search,
     Verdict,
@@ -39,6 +44,7 @@ from qmailldap.commands.lookup.proofs import (
     Watched,
 )
 from qmailldap.control import Control, ControlError, read_control
+from qmailldap.control.inspection import look_as_root
 from qmailldap.directory import Directory, DirectoryUnavailable, EntryTooLarge
 from qmailldap.directory import Search as Searches
 from qmailldap.directory.filter_text import filter_text
@@ -50,12 +56,12 @@ from qmailldap.maildir.storage import MailboxCorrupted, MailboxMissing
 from qmailldap.owners import mailbox_refused, place_of
 from qmailldap.privsep.shadow import check
 from qmailldap.refusal import LoginRefused, Refusal
-from qmailldap.threads import Workers
+from qmailldap.threads import Busy, Workers
 
 __all__ = ["NAMES_LIMIT", "gather"]
 
 NAMES_LIMIT = 10.0
-"""Seconds that finding the addresses of a member may take."""
+"""Seconds that finding the addresses of a member may take, or the names of ids."""
 
 _GRID = 0.001
 """Seconds; nobody here is to be kept from learning why."""
@@ -79,7 +85,7 @@ async def gather(
         control = read_control(asked.control)
         lookup = _Lookup(reactor, asked, control, password)
     except ControlError as error:
-        refused = LoginRefused(Refusal.CONFIGURATION, str(error))
+        refused = LoginRefused(Refusal.CONFIGURATION, f"{error}{look_as_root(error.file)}")
         return Findings(asked, Verdict(refused.detail, refused))
     try:
         if asked.by == "mail":
@@ -159,6 +165,8 @@ class _Lookup:
                 dn=self.findings.searches[-1].entries[0],
                 attributes=attributes_of(entry, self._control, self._cluster),
             )
+        if self._asked.by == "filter" and failed is None:
+            self._compare_with_filter()
         passwd = self._passwd()
         proof = Watched(self._proof())
         refused = None
@@ -272,8 +280,12 @@ class _Lookup:
         elif not values.count:
             problems.append("there is none that can be read")
         elif not values.can_match:
-            problems.append("locked, or of no scheme that is known here")
-        schemes = tuple(stored.cost for stored in values.readable if not stored.takes_no_time)
+            problems.append(f"no password matches it: {values.why_no_match}")
+        schemes = tuple(
+            stored.cost
+            for stored, mismatch in zip(values.readable, values.mismatches, strict=True)
+            if not mismatch
+        )
         return Password("hash", values.count, schemes, "; ".join(problems), right)
 
     async def _elsewhere(self, account: RemoteAccount) -> None:
@@ -288,7 +300,7 @@ class _Lookup:
         )
         if not addresses:
             raise LoginRefused(Refusal.MAILHOST_UNREACHABLE, f"{member.host} has no address")
-        self._let_in(f"forwarded to {member}, which decides as well")
+        self._let_in(f"forwarded to {member}, which decides as well", forwarded_to=str(member))
 
     async def _here(self, account: Account) -> None:
         looked = _looks_as(account)
@@ -313,23 +325,44 @@ class _Lookup:
         else:
             mailbox = attrs.evolve(mailbox, inspection=inspection)
             if error is not None:
-                refused = mailbox_refused(error, account)
+                refused = mailbox_refused(error, account, (looked.uid, looked.gid))
                 mailbox = attrs.evolve(mailbox, problem=refused.detail)
                 if not looked.is_owner and not isinstance(error, MailboxMissing | MailboxCorrupted):
                     refused = None  # Another may see more, and make what is missing.
-        self._know(mailbox=mailbox)
+        self._know(mailbox=attrs.evolve(mailbox, names=await self._names(mailbox)))
         if refused is not None:
             raise refused
-        reason = ""
+        reason = condition = ""
         if mailbox.inspection is not None and mailbox.inspection.makes_home:
             reason = f"dirmaker would have to make {account.home}"
+            condition = "if dirmaker makes the home"
+            if looked.is_owner:
+                for hindrance in mailbox.inspection.hindrances:
+                    self._note(hindrance)
         # Only root can tell of a user of passwd whether any password lets him in.
         sees_shadow = os.geteuid() == 0 or not self.findings.passwd
-        self._let_in(reason, is_complete=looked.is_owner and sees_shadow)
+        self._let_in(reason, is_complete=looked.is_owner and sees_shadow, condition=condition)
 
-    def _let_in(self, reason: str, is_complete: bool = True) -> None:
-        proved = self._password is not None
-        self._know(verdict=Verdict(reason, None, proved, is_complete))
+    async def _names(self, mailbox: Mailbox) -> Names:
+        try:
+            return await self._workers(_names_in, mailbox).addTimeout(NAMES_LIMIT, self._reactor)
+        except (TimeoutError, Busy, OSError):
+            return Names()
+
+    def _compare_with_filter(self) -> None:
+        by_filter, by_login = self.findings.searches
+        if set(by_filter.entries) & set(by_login.entries):
+            return
+        if by_login.entries:
+            self._note("the search of the login finds another entry than the filter")
+        elif self._control.ldapobjectclass is not None:
+            self._note(
+                "the entry that the filter finds does not match ldapobjectclass"
+                f" ({self._control.ldapobjectclass}), by which logins are sought"
+            )
+
+    def _let_in(self, reason: str, **facts: Any) -> None:
+        self._know(verdict=Verdict(reason, proved=self._password is not None, **facts))
 
 
 def _looks_as(account: Account) -> Looked:
@@ -337,6 +370,27 @@ def _looks_as(account: Account) -> Looked:
     if uid == 0:
         return Looked(account.uid, account.gid, True)
     return Looked(uid, gid, uid == account.uid)
+
+
+def _names_in(mailbox: Mailbox) -> Names:
+    """The names of all ids that are shown; blocks."""
+    found = mailbox.inspection
+    seen = () if found is None else (found.home, found.mailbox, *found.folders)
+    owners = [(mailbox.uid, mailbox.gid), (mailbox.looked.uid, mailbox.looked.gid)]
+    owners += [(each.uid, each.gid) for each in seen]
+    return Names(
+        _known((uid for uid, _ in owners), lambda uid: pwd.getpwuid(uid).pw_name),
+        _known((gid for _, gid in owners), lambda gid: grp.getgrgid(gid).gr_name),
+    )
+
+
+def _known(ids: Iterable[int], name_of: Callable[[int], str]) -> dict[int, str]:
+    names = {}
+    for number in set(ids):
+        # An inspection has numbers that are no ids where its process was tampered with.
+        with suppress(KeyError, OverflowError):
+            names[number] = name_of(number)
+    return names
 
 
 def _refusal_of(failed: Exception) -> LoginRefused:

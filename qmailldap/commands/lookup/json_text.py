@@ -6,6 +6,7 @@ Null stands for what was not come to. Documented in qmailldap(8); a key may be a
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import attrs
@@ -16,7 +17,7 @@ from qmailldap.commands.lookup.findings import (
     Mailbox,
     Password,
     Search,
-    Verdict,
+    as_text,
 )
 from qmailldap.maildir.inspection import Seen
 
@@ -27,8 +28,8 @@ def as_json(found: Findings) -> str:
     """ASCII, in several lines."""
     mailbox = found.mailbox
     whole = {
-        "asked": {"by": found.asked.by, "value": found.asked.value},
-        "control": found.asked.control,
+        "asked": {"by": found.asked.by, "value": as_text(os.fsencode(found.asked.value))},
+        "control": as_text(os.fsencode(found.asked.control)),
         "login": found.login,
         "searches": [_search(search) for search in found.searches],
         "known_by": found.known_by,
@@ -40,7 +41,7 @@ def as_json(found: Findings) -> str:
         "account": None if mailbox is None else _account(mailbox),
         "mailbox": None if mailbox is None else _mailbox(mailbox),
         "notes": found.notes,
-        "verdict": _verdict(found.verdict),
+        "verdict": _verdict(found),
     }
     return json.dumps(whole, indent=2)
 
@@ -126,15 +127,19 @@ def _seen(seen: Seen) -> dict[str, Any]:
     }
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
+def _verdict(found: Findings) -> dict[str, Any]:
+    verdict = found.verdict
     refused = verdict.refused
+    told = None if refused is None or found.finds_nobody else refused.answer.decode("ascii")
     return {
         "let_in": refused is None,
         "exit_code": verdict.exit_code,
         "refusal": None if refused is None else refused.refusal.name,
         "text": None if refused is None else refused.refusal.outcome.text,
-        "client_is_told": None if refused is None else refused.answer.decode("ascii"),
+        "client_is_told": told,
         "reason": verdict.reason,
         "password_proved": verdict.proved,
         "complete": verdict.is_complete,
+        "condition": verdict.condition,
+        "forwarded_to": verdict.forwarded_to or None,
     }

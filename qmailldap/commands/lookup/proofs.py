@@ -14,7 +14,7 @@ from qmailldap.account import Account, Entry
 from qmailldap.checker import Directory, PasswordValues, Proof
 from qmailldap.commands.lookup.findings import Password
 from qmailldap.local_users import LocalUsers
-from qmailldap.passwords import MalformedHash, parse_password
+from qmailldap.passwords import MalformedHash, parse_password, why_no_match
 from qmailldap.privsep.shadow import lets_nobody_in, stored_value
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Offload
@@ -146,4 +146,7 @@ class Passwd:
             stored = parse_password(b"{CRYPT}" + value)
         except MalformedHash as error:
             return Password("shadow", 1, problem=f"shadow: {error.problem}")
+        why = why_no_match(b"{CRYPT}" + value)
+        if why:
+            return Password("shadow", 1, problem=f"no password matches it: {why}")
         return Password("shadow", 1, (stored.cost,))

@@ -6,16 +6,16 @@ Whatever comes from the directory or a disk is shown in printable ASCII.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from qmailldap.commands.lookup.findings import (
     Attribute,
     Findings,
     Mail,
     Mailbox,
+    Names,
     Password,
     Search,
-    Verdict,
 )
 from qmailldap.control import ServerAddress
 from qmailldap.maildir.inspection import Inspection, QuotaUse, Seen
@@ -109,12 +109,13 @@ def _mail(mail: Mail) -> str:
 
 
 def _mailbox(mailbox: Mailbox) -> Iterator[str]:
-    yield _line("ids", f"{mailbox.uid}:{mailbox.gid}")
+    yield _line("ids", _ids(mailbox.uid, mailbox.gid, mailbox.names))
     looked, found = mailbox.looked, mailbox.inspection
     if not looked.is_owner:
         yield _line(
             "looked at as",
-            f"{looked.uid}:{looked.gid}, who may not see all: only root can look as the owner",
+            f"{_ids(looked.uid, looked.gid, mailbox.names)}, who may not see all:"
+            " only root can look as the owner",
         )
     if found is None:
         yield _line("home", _value(mailbox.home))
@@ -150,13 +151,16 @@ def _home(mailbox: Mailbox, found: Inspection) -> str:
 
 
 def _seen(seen: Seen, mailbox: Mailbox) -> str:
+    if seen.kind == "other" and seen.link:
+        return f"{_value(seen.path)}: {seen.problem}; it leads to {_value(seen.link)}"
     text = f"{_value(seen.path)}: {seen.kind}"
     if seen.problem:
         text += f" ({seen.problem})"
     if seen.kind in ("directory", "file", "other"):
-        text += f", mode {seen.mode:04o}, owner {seen.uid}:{seen.gid}"
-        if (seen.uid, seen.gid) != (mailbox.uid, mailbox.gid):
-            text += f", and not {mailbox.uid}:{mailbox.gid}"
+        text += f", mode {seen.mode:04o}, owner {_ids(seen.uid, seen.gid, mailbox.names)}"
+        # Another group is no fault where the owner may do all.
+        if seen.uid != mailbox.uid:
+            text += f", and not {_id(mailbox.uid, mailbox.names.users)}"
         if seen.kind == "directory" and seen.uid == mailbox.uid and not _all_rights(seen.mode):
             text += ", who may not do all there"
     if seen.link:
@@ -165,8 +169,16 @@ def _seen(seen: Seen, mailbox: Mailbox) -> str:
 
 
 def _is_right(folder: Seen, mailbox: Mailbox) -> bool:
-    is_owners = (folder.uid, folder.gid) == (mailbox.uid, mailbox.gid)
+    is_owners = folder.uid == mailbox.uid
     return folder.kind == "directory" and is_owners and _all_rights(folder.mode)
+
+
+def _ids(uid: int, gid: int, names: Names) -> str:
+    return f"{_id(uid, names.users)}:{_id(gid, names.groups)}"
+
+
+def _id(number: int, names: Mapping[int, str]) -> str:
+    return f"{names[number]}({number})" if number in names else str(number)
 
 
 def _all_rights(mode: int) -> bool:
@@ -209,23 +221,34 @@ def _quota_file(quota: Quota, use: QuotaUse) -> str:
 
 def _verdict(found: Findings) -> Iterator[str]:
     verdict = found.verdict
-    yield _line("verdict", _judged(verdict))
+    yield _line("verdict", _judged(found))
     if verdict.refused is not None:
         reason = verdict.reason
         if reason:
             yield _line("", reason)
         if verdict.refused.shown is not verdict.refused.refusal:
             yield _line("", f"the client is told: {verdict.refused.shown.outcome.text}")
-    elif verdict.reason:
-        yield _line("", verdict.reason)
     yield _line("exit code", str(verdict.exit_code))
 
 
-def _judged(verdict: Verdict) -> str:
+def _judged(found: Findings) -> str:
+    verdict = found.verdict
+    if found.finds_nobody:
+        return "finds nobody"
     if verdict.refused is not None:
         return f"refused: {verdict.refused.refusal.outcome.text}"
-    text = "would be let in" + ("" if verdict.proved else ", with the right password")
-    return text if verdict.is_complete else f"{text}, as far as can be seen"
+    where = f"forwarded to {verdict.forwarded_to}" if verdict.forwarded_to else "let in"
+    parts = [f"would be {where}"]
+    if not verdict.proved:
+        parts.append("with the right password")
+    if verdict.condition:
+        parts.append(verdict.condition)
+    if not verdict.is_complete:
+        parts.append("as far as can be seen")
+    text = ", ".join(parts)
+    if verdict.forwarded_to:
+        text += "; whether that member lets the user in was not tried"
+    return text
 
 
 def _value(text: str) -> str:
