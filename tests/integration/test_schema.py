@@ -95,15 +95,20 @@ class SchemaTests(SiteTestCase):
     async def test_the_lines_in_the_guide_are_good_for_slapd(self) -> None:
         guide = (PROJECT / "docs" / "administration.md").read_text()
         (sample,) = re.findall(r"```\n(include .*?)```", guide, re.DOTALL)
-        schemas, _, database = sample.partition("\n\n")
+        (users,) = re.findall(r"```\n(dn: .*?)```", guide, re.DOTALL)
         own = str(PROJECT / "schema" / "qmail.schema")
-        configuration = self.directory / "slapd.conf"
+        configuration, ldif = self.directory / "slapd.conf", self.directory / "users.ldif"
+        place = self.directory / "database"
+        place.mkdir()
         configuration.write_text(
-            schemas.replace("/etc/ldap/schema/qmail.schema", own)
-            + "\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\n"
-            + f'database mdb\nsuffix "{SUFFIX}"\ndirectory {self.directory}\n'
-            + database
+            sample.replace("/etc/ldap/schema/qmail.schema", own).replace(
+                "/var/lib/ldap", str(place)
+            )
         )
-        finished = await run(["/usr/sbin/slaptest", "-u", "-f", str(configuration)], 10)
-        self.assertEqual(finished.code, 0, finished.text)
-        self.assertIn("succeeded", finished.text)
+        ldif.write_text(users)
+        for command in (
+            ["/usr/sbin/slaptest", "-u", "-f", str(configuration)],
+            ["/usr/sbin/slapadd", "-f", str(configuration), "-l", str(ldif)],
+        ):
+            finished = await run(command, 10)
+            self.assertEqual(finished.code, 0, finished.text)
