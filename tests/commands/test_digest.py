@@ -140,11 +140,14 @@ class DigestTestCase(SynchronousTestCase):
 
 class OriginalTests(DigestTestCase):
     def test_all_types_are_listed_as_the_original_does(self) -> None:
-        if find_digest("ripemd160") is None:
-            self.skipTest("no RMD160 on this host")
+        has_all = find_digest("ripemd160") is not None
         for arguments, output in ORIGINAL_ALL:
             said = self.run_digest("-t", "all", *arguments)
-            self.assertEqual((said.code, said.output), (0, output), said.errors)
+            if not has_all:
+                # OpenSSL without its legacy digests: the last line is missing, and said to be.
+                output = "".join(output.splitlines(keepends=True)[:-1])
+                self.assertIn("rmd160", said.errors.lower())
+            self.assertEqual((said.code, said.output), (0 if has_all else 1, output), said.errors)
 
     def test_one_value_is_the_originals(self) -> None:
         for arguments, output in ORIGINAL_ONE:
