@@ -70,7 +70,7 @@ unit-other:
 	set -ex; \
 	"$$other" -m venv $(VENV)-$(OTHER_PYTHON); \
 	$(VENV)-$(OTHER_PYTHON)/bin/python -m pip install --quiet --editable '.[test]'; \
-	$(VENV)-$(OTHER_PYTHON)/bin/trial --temp-directory=_trial_temp_$(OTHER_PYTHON) \
+	$(VENV)-$(OTHER_PYTHON)/bin/trial --jobs=$(JOBS) --temp-directory=_trial_temp_$(OTHER_PYTHON) \
 	  $$(find tests -name 'test_*.py' -not -path 'tests/integration/*')
 
 clean:
