@@ -11,11 +11,27 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["COMMANDS", "main"]
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["COMMANDS", "add_control_option", "main"]
 
 COMMANDS = ("demo", "digest", "lookup", "showctl")
 """The subcommands; each is the module of its name, with `add_to` for its part of the parser."""
+
+
+def add_control_option(parser: argparse.ArgumentParser) -> None:
+    """The option of all commands that read control files."""
+    from qmailldap.control import default_control
+
+    parser.add_argument(
+        "--control",
+        metavar="DIR",
+        default=default_control(),
+        help="the directory with the control files (default: %(default)s)",
+    )
 
 
 _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

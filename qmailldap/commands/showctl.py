@@ -16,7 +16,8 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from qmailldap.control import Control, ServerAddress, default_control
+from qmailldap.commands import add_control_option
+from qmailldap.control import Control, ServerAddress
 from qmailldap.control.inspection import FileReport, Inspection, inspect_control, with_faults_of
 from qmailldap.directory import Directory, DirectoryUnavailable, EntryTooLarge, Search
 from qmailldap.forward import ClusterTLS
@@ -53,12 +54,7 @@ def add_to(commands: Any) -> None:
         description="Show every control file, the value in force and what is wrong with it."
         " Exit code 0: the server would start; 1: it would not.",
     )
-    parser.add_argument(
-        "--control",
-        metavar="DIR",
-        default=default_control(),
-        help="the directory with the control files (default: %(default)s)",
-    )
+    add_control_option(parser)
     parser.add_argument(
         "--check",
         action="store_true",
@@ -114,8 +110,9 @@ async def _check_server(reactor: Any, control: Control, server: ServerAddress) -
         problem = error.reason.replace(f"{server}: ", "")
     except EntryTooLarge:
         problem = "it answers with an entry that is too large"
-    taken = reactor.seconds() - begun
-    await directory.stop()
+    finally:
+        taken = reactor.seconds() - begun
+        await directory.stop()
     return ServerCheck(server, taken, problem, warning)
 
 

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import (
     IHostResolution,
     IResolutionReceiver,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmailldap.ip import parse_ip
@@ -60,10 +61,7 @@ class Resolver:
         if parse_ip(hostName) is not None:
             found(_look_up(hostName, portNumber))
         else:
-            # Of a name that cannot be resolved there are no addresses; the receiver says so.
-            asked = self._offload(_look_up, hostName, portNumber)
-            asked.addErrback(lambda failure: failure.trap(OSError, UnicodeError) and ())
-            asked.addCallback(found)
+            self._offload(_look_up, hostName, portNumber).addErrback(_nothing).addCallback(found)
         return resolution
 
 
@@ -74,3 +72,9 @@ def _look_up(name: str, port: int) -> Sequence[IAddress]:
         IPv6Address("TCP", *address) if family == socket.AF_INET6 else IPv4Address("TCP", *address)
         for family, _, _, _, address in found
     ]
+
+
+def _nothing(failure: Failure) -> Sequence[IAddress]:
+    """Of a name that cannot be resolved there are no addresses; the receiver says so."""
+    failure.trap(OSError, UnicodeError)
+    return ()

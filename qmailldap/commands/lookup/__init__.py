@@ -21,12 +21,12 @@ from twisted.logger import (
     globalLogBeginner,
 )
 
+from qmailldap.commands import add_control_option
 from qmailldap.commands.asking import ask_password
 from qmailldap.commands.lookup.findings import Asked, Findings
 from qmailldap.commands.lookup.gathering import gather
 from qmailldap.commands.lookup.json_text import as_json
 from qmailldap.commands.lookup.text import as_lines
-from qmailldap.control import default_control
 from qmailldap.directory.search import parse_filter
 from qmailldap.loglevel import on_standard_error
 
@@ -79,12 +79,7 @@ def add_to(commands: Any) -> None:
         " terminal, and try it",
     )
     parser.add_argument("--json", action="store_true", help="write JSON, for scripts")
-    parser.add_argument(
-        "--control",
-        metavar="DIR",
-        default=default_control(),
-        help="the directory with the control files (default: %(default)s)",
-    )
+    add_control_option(parser)
     parser.set_defaults(run=_run)
 
 
