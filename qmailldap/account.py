@@ -84,6 +84,19 @@ class AccountDefaults:
     quota: Quota = attrs.field(factory=Quota)
     delivery: str = "./Maildir/"
 
+    @property
+    def numbers(self) -> Mapping[str, tuple[int | None, str]]:
+        """By attributes that are numbers: what stands for them, and the control file that says so.
+
+        None where there is nothing, 0 for no limit.
+        """
+        return {
+            "qmailUID": (self.uid, "ldapuid"),
+            "qmailGID": (self.gid, "ldapgid"),
+            "mailQuotaSize": (self.quota.size, "defaultquotasize"),
+            "mailQuotaCount": (self.quota.count, "defaultquotacount"),
+        }
+
 
 @attrs.frozen
 class Account:
@@ -151,8 +164,9 @@ def parse_account(login: bytes, entry: Entry, defaults: AccountDefaults) -> Acco
     proved.
     """
     mail_host = parse_mail_host(entry)
-    uid = _id(entry, "qmailUID", defaults.uid, "ldapuid")
-    gid = _id(entry, "qmailGID", defaults.gid, "ldapgid")
+    numbers = defaults.numbers
+    uid = _id(entry, "qmailUID", *numbers["qmailUID"])
+    gid = _id(entry, "qmailGID", *numbers["qmailGID"])
     home, delivery, names_both = _paths(entry, defaults)
     size = _number(entry, "mailQuotaSize")
     count = _number(entry, "mailQuotaCount")

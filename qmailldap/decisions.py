@@ -103,20 +103,15 @@ def _attributes(entry: Entry) -> Iterator[str]:
 
 def _taken(account: Account, entry: Entry, defaults: AccountDefaults) -> Iterator[str]:
     """The control files that say what the record does not."""
-    if not entry.values("qmailUID"):
-        yield f"ldapuid={account.uid}"
-    if not entry.values("qmailGID"):
-        yield f"ldapgid={account.gid}"
+    for name, (number, file) in defaults.numbers.items():
+        if number and not entry.values(name):
+            yield f"{file}={number}"
     if not entry.values("homeDirectory"):
         (store,) = entry.values("mailMessageStore")
         if not store.startswith(b"/"):
             yield f"ldapmessagestore={_shown(defaults.message_store or '')}"
     if not account.names_both:
         yield f"defaultdelivery={_shown(account.delivery)}"
-    if not entry.values("mailQuotaSize") and account.quota.size:
-        yield f"defaultquotasize={account.quota.size}"
-    if not entry.values("mailQuotaCount") and account.quota.count:
-        yield f"defaultquotacount={account.quota.count}"
 
 
 def _shown(text: str) -> str:

@@ -115,14 +115,14 @@ class DebugMoreTests(DecisionTestCase):
     def test_the_control_files_that_fill_the_gaps(self) -> None:
         self.assertEqual(
             self.defaults(mailMessageStore="joe"),
-            "ldapuid=5000 ldapgid=5001 ldapmessagestore=/var/vmail/ defaultdelivery=./Maildir/"
-            " defaultquotasize=1000 defaultquotacount=10",
+            "ldapuid=5000 ldapgid=5001 defaultquotasize=1000 defaultquotacount=10"
+            " ldapmessagestore=/var/vmail/ defaultdelivery=./Maildir/",
         )
         ids = {"qmailUID": "2000", "qmailGID": "2001"}
         quota = {"mailQuotaSize": "0", "mailQuotaCount": "0"}
         self.assertEqual(
             self.defaults(mailMessageStore="/mail/joe", **ids, mailQuotaSize="1"),
-            "defaultdelivery=./Maildir/ defaultquotacount=10",
+            "defaultquotacount=10 defaultdelivery=./Maildir/",
         )
         self.assertEqual(
             self.defaults(homeDirectory="/home/joe", **ids, **quota), "defaultdelivery=./Maildir/"

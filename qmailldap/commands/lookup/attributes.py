@@ -74,13 +74,7 @@ def _store(entry: Entry, store: str, control: Control) -> str:
 def _default(name: str, entry: Entry, control: Control) -> tuple[str | int | None, str, str]:
     """What counts where the entry has no value, where it is from, and what it means."""
     defaults = control.account_defaults
-    numbers = {
-        "qmailUID": (defaults.uid, "ldapuid"),
-        "qmailGID": (defaults.gid, "ldapgid"),
-        "mailQuotaSize": (defaults.quota.size, "defaultquotasize"),
-        "mailQuotaCount": (defaults.quota.count, "defaultquotacount"),
-    }
-    number, file = numbers.get(name, (0, ""))
+    number, file = defaults.numbers.get(name, (0, ""))
     if number is None:
         return None, "default", f"missing, and there is no {file}"
     if number:
