@@ -5,6 +5,8 @@ for it over a socket pair:
 
     k NUMBER UID GID    a keeper, which serves the descriptor sent along, as UID and GID
     p NUMBER            a process that checks one password of a local user, as root; see `shadow`
+    f NUMBER            a process that reads one file of those the broker was started with, as root;
+                        see `certificate_files`
     x NUMBER            nothing: the process NUMBER is to be killed
 
 What its children are asked, and answer, never passes through here. Numbers are given by the network
@@ -28,14 +30,23 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from qmailldap.privsep import shadow, wire
+from qmailldap.privsep import certificate_files, shadow, wire
 from qmailldap.privsep.giving_up import give_up_root
 from qmailldap.privsep.keeper import Keeper
 
-__all__ = ["BUSY_LIMIT", "CONTROL", "HIGHEST_ID", "LOWEST_ID", "MOST_CHECKS", "REQUEST", "main"]
+__all__ = [
+    "BUSY_LIMIT",
+    "CONTROL",
+    "HIGHEST_ID",
+    "LOWEST_ID",
+    "MOST_CHECKS",
+    "MOST_READS",
+    "REQUEST",
+    "main",
+]
 
 REQUEST = struct.Struct("!cIII")
 CONTROL = 3
@@ -44,6 +55,9 @@ CONTROL = 3
 LOWEST_ID = 100
 HIGHEST_ID = 2**32 - 2
 MOST_CHECKS = 8
+MOST_READS = 2
+"""One file is asked for at a time; the child that read the one before may not quite have ended."""
+
 MOST_OF_AN_OWNER = 4
 """One is in use; others may be about to end, or hang in a file system and cannot be killed."""
 
@@ -53,16 +67,29 @@ BUSY_LIMIT = 10.0
 _LEAVING = 16
 """Keepers beyond the bound that may be there because they have not quite ended."""
 
+_CHILDREN = {
+    b"k": "a keeper of uid {uid}",
+    b"p": "a password check",
+    b"f": "the reading of a certificate",
+}
+
 
 class _Refused(Exception):
     pass
 
 
 class _Broker:
-    def __init__(self, control: socket.socket, most_keepers: int, dirmaker: bytes | None) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        most_keepers: int,
+        dirmaker: bytes | None,
+        files: Sequence[bytes],
+    ) -> None:
         self._control = control
-        self._most = {b"k": most_keepers + _LEAVING, b"p": MOST_CHECKS}
+        self._most = {b"k": most_keepers + _LEAVING, b"p": MOST_CHECKS, b"f": MOST_READS}
         self._dirmaker = dirmaker
+        self._files = files
         # By process id: what it was begun as, its number, and whose it is.
         self._children: dict[int, tuple[bytes, int, int, int]] = {}
         # The interpreter writes to it when a child ends, which breaks off waiting for requests.
@@ -124,6 +151,10 @@ class _Broker:
         if kind == b"p":
             self._fork((kind, number, 0, 0), lambda: shadow.serve(connection))
             return
+        if kind == b"f":
+            files = self._files
+            self._fork((kind, number, 0, 0), lambda: certificate_files.serve(connection, files))
+            return
         if sum(child[2:] == (uid, gid) for child in self._children.values()) >= MOST_OF_AN_OWNER:
             raise _Refused(f"too many keepers of uid {uid} have not ended")
         for each in (uid, gid):
@@ -163,7 +194,7 @@ class _Broker:
                 break
             kind, _, uid, _ = self._children.pop(pid)
             if status:
-                what = f"a keeper of uid {uid}" if kind == b"k" else "a password check"
+                what = _CHILDREN[kind].format(uid=uid)
                 _complain(f"{what} ended with {os.waitstatus_to_exitcode(status)}")
 
     def _end_children(self) -> None:
@@ -209,8 +240,8 @@ def _complain(text: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """``MOST-KEEPERS [DIRMAKER]`` are the arguments."""
-    most_keepers, *dirmaker = arguments
+    """``MOST-KEEPERS DIRMAKER [FILE...]`` are the arguments; DIRMAKER is empty where none is."""
+    most_keepers, dirmaker, *files = arguments
     # A signal that is sent to all processes of the server is the network process's business.
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
@@ -220,4 +251,5 @@ def main(arguments: list[str]) -> None:
     # What is there now is never freed: otherwise every child would copy it in the search.
     gc.freeze()
     control = socket.socket(fileno=CONTROL)
-    _Broker(control, int(most_keepers), os.fsencode(dirmaker[0]) if dirmaker else None).serve()
+    named = os.fsencode(dirmaker) or None
+    _Broker(control, int(most_keepers), named, [os.fsencode(each) for each in files]).serve()

@@ -7,7 +7,7 @@ import itertools
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import qmailldap
 from qmailldap.loglevel import Log
 from qmailldap.printable import printable
 from qmailldap.privsep.broker import BUSY_LIMIT, CONTROL, REQUEST
-from qmailldap.privsep.channel import Channel
+from qmailldap.privsep.channel import Channel, KeeperLost
 from qmailldap.threads import Busy
 
 __all__ = ["BrokerProcess"]
@@ -42,7 +42,8 @@ class BrokerProcess(ProcessProtocol):
     """Starts the broker and asks it for processes.
 
     ``ended`` is called with a line when it ends without having been asked to: nothing that needs
-    its rights can be done then. ``dirmaker`` is the program that makes homes.
+    its rights can be done then. ``dirmaker`` is the program that makes homes, ``files`` are those
+    that `read_file` reads; nothing else can be asked for later.
     """
 
     def __init__(
@@ -51,9 +52,12 @@ class BrokerProcess(ProcessProtocol):
         most_keepers: int,
         dirmaker: str | None,
         ended: Callable[[str], None],
+        files: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         self._reactor = reactor
-        self._arguments = [str(most_keepers), *([dirmaker] if dirmaker else [])]
+        # It has a working directory of its own.
+        paths = [os.path.abspath(each) for each in files]
+        self._arguments = [str(most_keepers), dirmaker or "", *paths]
         self._ended = ended
         self._numbers = itertools.count(1)
         self._control: socket.socket | None = None
@@ -123,6 +127,22 @@ class BrokerProcess(ProcessProtocol):
         if word not in (b"yes", b"no", b"unknown"):
             raise OSError(errno.EIO, "the password check gave no answer")
         return word.decode("ascii")
+
+    async def read_file(self, number: int) -> bytes:
+        """What is now in the file of that number among ``files``, from 0, read as root.
+
+        At most `certificate_files.MOST_OCTETS`. Raises `Busy`, and ``OSError`` when it fails.
+        """
+        channel, _ = self.open_channel(b"f", 0, 0, lambda *_: None)
+        try:
+            answer = await channel.ask(b"read", b"%d" % number)
+        except KeeperLost:
+            raise OSError(errno.EIO, "the process that reads it was lost") from None
+        finally:
+            channel.close()
+        if len(answer.fields) != 1:
+            raise OSError(errno.EIO, "what was read is no file")
+        return answer.fields[0]
 
     def _request(
         self, kind: bytes, number: int, uid: int, gid: int, descriptors: list[int]

@@ -116,7 +116,8 @@ class Channel(Protocol):
     def close(self) -> None:
         """Let the keeper end, as it does when it hears nothing more; it may still answer."""
         self._ended = self._ended or "it was told to end"
-        self.transport.loseWriteConnection()
+        if not self._is_lost:
+            self.transport.loseWriteConnection()
 
     def give_up(self, why: str) -> None:
         """Take the keeper for dead: whatever it was asked fails."""

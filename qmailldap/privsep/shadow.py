@@ -9,10 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-import signal
-import socket
+from collections.abc import Sequence
 
-from qmailldap.privsep import wire
+from qmailldap.privsep import one_question
 
 __all__ = ["LIMIT", "check", "compare", "lets_nobody_in", "serve", "stored_value"]
 
@@ -90,35 +89,20 @@ def serve(descriptor: int) -> None:
     that hold nothing of the question. Raises nothing that a question, passwd or shadow can cause.
     Whoever asks finds the socket closed without an answer when that took longer than `LIMIT`.
     """
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    signal.alarm(LIMIT)
-    try:
-        with socket.socket(fileno=descriptor) as connection:
-            number = b"0"
-            try:
-                question = wire.receive(connection, most=_LARGEST_QUESTION)
-                if question is None:
-                    return
-                asked, _, login, password = question
-                # It is said again, by root: so it must be one.
-                number = b"%d" % int(asked) if asked.isdigit() and len(asked) <= 20 else number
-                answer = [b"ok", b"0", check(login, password).encode("ascii")]
-            except Exception as error:
-                answer = [b"error", b"OSError", b"%d" % errno.EIO, _reason(error), b""]
-            wire.send(connection, [number, *answer])
-    except OSError:
-        # Nobody waits for the answer any more.
-        return
-    finally:
-        signal.alarm(0)
+    one_question.serve(descriptor, _answer, limit=LIMIT, largest=_LARGEST_QUESTION, failed=_failure)
 
 
-def _reason(error: Exception) -> bytes:
+def _answer(question: Sequence[bytes]) -> list[bytes]:
+    _, login, password = question
+    return [b"ok", b"0", check(login, password).encode("ascii")]
+
+
+def _failure(error: Exception) -> list[bytes]:
     """What may be told of an exception: the text of most could quote the question."""
     known = error.strerror if isinstance(error, OSError) else None
     text = type(error).__name__ + (f": {known}" if known else "")
-    return text.encode("utf-8", "backslashreplace")
+    reason = text.encode("utf-8", "backslashreplace")
+    return [b"error", b"OSError", b"%d" % errno.EIO, reason, b""]
 
 
 def _shadow_value(login: bytes) -> bytes | None:

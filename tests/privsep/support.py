@@ -211,7 +211,13 @@ def isolated(text: str, *arguments: str) -> list[str]:
 class RawBroker:
     """A broker as it is, and the control socket that the network process asks it by."""
 
-    def __init__(self, log: Path, most_keepers: int = 4, busy_limit: float = 0.5) -> None:
+    def __init__(
+        self,
+        log: Path,
+        most_keepers: int = 4,
+        busy_limit: float = 0.5,
+        files: Sequence[Path] = (),
+    ) -> None:
         self.log = log
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         text = (
@@ -224,7 +230,14 @@ class RawBroker:
         # Not the one that it is to have: that may be anybody's here.
         with theirs, log.open("wb") as file:
             self.process = subprocess.Popen(
-                isolated(text, PACKAGE, str(theirs.fileno()), str(most_keepers)),
+                isolated(
+                    text,
+                    PACKAGE,
+                    str(theirs.fileno()),
+                    str(most_keepers),
+                    "",
+                    *map(str, files),
+                ),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=file,

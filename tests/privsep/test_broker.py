@@ -14,7 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.maildir.work import Place
 from qmailldap.privsep import encoding, wire
-from qmailldap.privsep.broker import LOWEST_ID, MOST_CHECKS, MOST_OF_AN_OWNER, REQUEST
+from qmailldap.privsep.broker import (
+    LOWEST_ID,
+    MOST_CHECKS,
+    MOST_OF_AN_OWNER,
+    MOST_READS,
+    REQUEST,
+)
 from tests.privsep.support import (
     PACKAGE,
     TIME_LIMIT,
@@ -152,7 +158,8 @@ class RightsTests(BrokerTestCase):
         self.assertEqual(strange, "qmailldap")
         for name in ours.split():
             room = name.removeprefix("qmailldap.").split(".")
-            self.assertIn(room[0], ("maildir", "privsep", "printable", "quota"), name)
+            rooms = ("maildir", "privsep", "printable", "quota", "regular_files")
+            self.assertIn(room[0], rooms, name)
         for name in ("qmailldap.privsep.channel", "qmailldap.privsep.pool", "qmailldap.threads"):
             self.assertNotIn(name, ours.split())
         loaded = set(everything.split())
@@ -218,6 +225,16 @@ class RequestTests(BrokerTestCase):
         for each in running:
             wire.send(each, [b"1", b"check", b"no such user", b"secret"])
             self.assertEqual(wire.receive(each), [b"1", b"ok", b"0", b"unknown"])
+        until(lambda: not children_of(self.pid))
+
+    def test_no_more_files_are_read_at_once_than_may_be(self) -> None:
+        running = [self.begin(b"f") for _ in range(MOST_READS)]
+        self.assertIn("too many", self.refusal(self.begin(b"f")))
+        self.assert_works()
+        for each in running:
+            # It was started with none.
+            wire.send(each, [b"1", b"read", b"0"])
+            self.assertEqual((wire.receive(each) or [])[:3], [b"1", b"error", b"OSError"])
         until(lambda: not children_of(self.pid))
 
     def test_one_is_killed_by_its_number(self) -> None:

@@ -42,7 +42,8 @@ class BrokerProcessTests(TestCase):
         observer: Any = lambda event: self.lines.append(formatEvent(event))  # noqa: E731
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.broker = BrokerProcess(self.reactor, 2, None, self.ended.append)
+        self.files = [Path(self.folder.name) / name for name in ("first.pem", "second.pem")]
+        self.broker = BrokerProcess(self.reactor, 2, None, self.ended.append, self.files)
         self.broker.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.end()))
         self.keepers = Keepers(self.broker, self.reactor, 2)
@@ -145,6 +146,33 @@ class BrokerProcessTests(TestCase):
 
     async def test_passwords_are_checked(self) -> None:
         self.assertEqual(await self.broker.check_password(b"no such user", b"secret"), "unknown")
+
+    async def test_files_that_only_root_may_read_are_read_as_they_are_now(self) -> None:
+        for content in (b"before", b"after " * 100_000):
+            self.files[1].write_bytes(content)
+            self.files[1].chmod(0o600)
+            self.assertEqual(await self.broker.read_file(1), content)
+        with self.assertRaises(FileNotFoundError):
+            await self.broker.read_file(0)
+
+    async def test_it_reads_no_other_file(self) -> None:
+        self.files[1].write_bytes(b"x")
+        with self.assertRaisesRegex(OSError, "no file of that number"):
+            await self.broker.read_file(2)
+        self.assertEqual(await self.broker.read_file(1), b"x")
+
+    async def test_a_reader_that_is_killed_fails_one_question(self) -> None:
+        self.files[0].write_bytes(b"x")
+        asked = self.broker.open_channel(b"f", 0, 0, lambda *_: None)
+        await self.until(lambda: children_of(self.pid))
+        reading = Deferred.fromCoroutine(self.broker.read_file(0))
+        self.broker.kill(asked[1])
+        self.broker.kill(asked[1] + 1)
+        with self.assertRaisesRegex(OSError, "lost"):
+            await reading
+        asked[0].close()
+        await self.until(lambda: not children_of(self.pid))
+        self.assertEqual(await self.broker.read_file(0), b"x")
 
     async def test_its_end_is_told_with_the_reason(self) -> None:
         hands = self.keepers.hands(ANN, self.place(ANN))

@@ -173,6 +173,12 @@ class EndTests(ChannelTestCase):
         self.assertTrue(self.transport.aborted)
         self.assert_lost(self.channel.ask(b"more"))
 
+    def test_one_that_is_lost_may_be_closed(self) -> None:
+        self.channel.connectionLost()
+        self.channel.close()
+        # There is no connection to close: a real transport would fail.
+        self.assertFalse(self.transport.half_closed)
+
     def test_closing_leaves_answers_their_time(self) -> None:
         asked = self.channel.ask(b"finish")
         self.channel.close()
