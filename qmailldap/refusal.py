@@ -48,11 +48,41 @@ class Refusal(enum.Enum):
     MAILBOX_NOT_CREATED = Outcome(61, "mailbox could not be created", "SYS/TEMP", LogLevel.error)
     MAILBOX_MISSING = Outcome(62, "the users mailbox does not exist", "SYS/PERM", LogLevel.warn)
     TEMPORARY = Outcome(111, "temporary error", "SYS/TEMP", LogLevel.warn)
+    # What the server keeps from going on before anybody is asked; clients may try again.
+    # RFC 2595 has no words for it; these are RFC 3207's, section 4, of the same command in SMTP.
+    TLS_REQUIRED = Outcome(111, "must issue a STLS command first", "SYS/PERM", LogLevel.info)
+    TOO_MANY_CONNECTIONS = Outcome(111, "too many connections", "SYS/TEMP", LogLevel.info)
+    TOO_MANY_SESSIONS = Outcome(111, "too many sessions", "IN-USE", LogLevel.info)
+    TOO_MANY_GUESSES = Outcome(
+        111, "too many failed logins, try again later", "SYS/TEMP", LogLevel.info
+    )
+    # Those who take too long, or come by no way that was agreed on, are told nothing.
+    LOGIN_TIME = Outcome(111, "no login in time", "SYS/TEMP", LogLevel.info)
+    HANDSHAKE_TIME = Outcome(111, "no TLS handshake in time", "SYS/TEMP", LogLevel.info)
+    PROXY_HEADER = Outcome(111, "no valid PROXY header", "SYS/PERM", LogLevel.info)
 
     @property
     def outcome(self) -> Outcome:
         """The row of the table."""
         return self.value
+
+    @property
+    def is_of_a_listener(self) -> bool:
+        """Whether only a server that listens can meet it: no exit code is made of it."""
+        return self in _OF_A_LISTENER
+
+
+_OF_A_LISTENER = frozenset(
+    {
+        Refusal.TLS_REQUIRED,
+        Refusal.TOO_MANY_CONNECTIONS,
+        Refusal.TOO_MANY_SESSIONS,
+        Refusal.TOO_MANY_GUESSES,
+        Refusal.LOGIN_TIME,
+        Refusal.HANDSHAKE_TIME,
+        Refusal.PROXY_HEADER,
+    }
+)
 
 
 class LoginRefused(UnauthorizedLogin):

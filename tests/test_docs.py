@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmailldap.control import POP3Limits
 from qmailldap.control.files import FILES
 from qmailldap.forward import ForwardLimits
 from qmailldap.forward.addresses import KEPT, REMEMBERED
@@ -51,14 +53,23 @@ class ManualTests(SynchronousTestCase):
         documented = [
             (name, row[1], row[2].strip("*").replace("`", ""))
             for row in rows("control-files.md")
-            if len(row) == 4 and row[0] != "file"
-            for name in re.findall("`([a-z0-9.]+)`", row[0])
+            if len(row) == 4 and row[0] not in ("file", "name")
+            for name in re.findall("`([a-z0-9.-]+)`", row[0])
         ]
-        self.assertEqual(documented, [(file.name, file.kind, file.default) for file in FILES])
+        limits = [
+            (
+                field.name.replace("_", "-"),
+                str(field.default),
+                f"{field.metadata['least']} to {field.metadata['most']}",
+            )
+            for field in attrs.fields(POP3Limits)
+        ]
+        files = [(file.name, file.kind, file.default) for file in FILES]
+        self.assertEqual(documented, files + limits)
 
     def test_every_option_is_in_the_manual(self) -> None:
         documented = {
-            name for row in rows("administration.md") for name in re.findall("`--([a-z-]+)", row[0])
+            name for row in rows("administration.md") for name in re.findall("`--([a-z0-9-]+)", row[0])
         }
         options = set(Options().synonyms.values()) - {"version", "help"}
         self.assertEqual(documented, options)

@@ -15,7 +15,7 @@ class RefusalTests(SynchronousTestCase):
                 refusal.outcome.exit_code: refusal.outcome.text
                 for refusal in Refusal
                 # The original does not tell it from a host that cannot be reached.
-                if refusal is not Refusal.MEMBER_REFUSED
+                if refusal is not Refusal.MEMBER_REFUSED and not refusal.is_of_a_listener
             },
             {
                 1: "error in server configuration",
@@ -35,7 +35,7 @@ class RefusalTests(SynchronousTestCase):
 
     def test_response_codes_are_registered_ones(self) -> None:
         for refusal in Refusal:
-            self.assertIn(refusal.outcome.code, {"AUTH", "SYS/TEMP", "SYS/PERM"})
+            self.assertIn(refusal.outcome.code, {"AUTH", "IN-USE", "SYS/TEMP", "SYS/PERM"})
 
     def test_stock_twisted_knows_it_as_a_failed_login(self) -> None:
         self.assertIsInstance(LoginRefused(Refusal.TEMPORARY), UnauthorizedLogin)

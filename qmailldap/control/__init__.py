@@ -7,7 +7,14 @@ table of them, from which everything else follows; `values` says what the text o
 are not imported here, as no server and no login needs them.
 """
 
-from qmailldap.control.facts import POP3_PORT, Control, ControlError, Route, ServerAddress
+from qmailldap.control.facts import (
+    POP3_PORT,
+    Control,
+    ControlError,
+    POP3Limits,
+    Route,
+    ServerAddress,
+)
 from qmailldap.control.files import read_control
 from qmailldap.control.folder import DEFAULT_CONTROL, default_control
 from qmailldap.control.values import DOT_MODES
@@ -18,6 +25,7 @@ __all__ = [
     "POP3_PORT",
     "Control",
     "ControlError",
+    "POP3Limits",
     "Route",
     "ServerAddress",
     "default_control",

@@ -8,16 +8,31 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from qmailldap.account import AccountDefaults
 from qmailldap.quota import Quota
 
-__all__ = ["LDAP_PORT", "POP3_PORT", "Control", "ControlError", "Route", "ServerAddress"]
+__all__ = [
+    "LDAPS_PORT",
+    "LDAP_PORT",
+    "POP3_PORT",
+    "Control",
+    "ControlError",
+    "POP3Limits",
+    "Route",
+    "ServerAddress",
+]
 
 LDAP_PORT = 389
+LDAPS_PORT = 636
 POP3_PORT = 110
+
+
+def _limit(default: int, least: int, most: int) -> Any:
+    return attrs.field(default=default, metadata={"least": least, "most": most})
 
 
 class ControlError(Exception):
@@ -35,13 +50,18 @@ class ControlError(Exception):
 
 @attrs.frozen
 class ServerAddress:
-    """Where a server listens: one of the directory, unless the port is given."""
+    """Where a server listens: one of the directory, unless the port is given.
+
+    ``tls`` says that TLS is spoken there from the first octet on.
+    """
 
     host: str
     port: int = LDAP_PORT
+    tls: bool = False
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'ldaps://' if self.tls else ''}{host}:{self.port}"
 
 
 @attrs.frozen
@@ -55,6 +75,54 @@ class Route:
     pattern: str
     host: str = ""
     port: int = POP3_PORT
+
+
+@attrs.frozen(kw_only=True)
+class POP3Limits:
+    """What a client may ask for; each is a line of the control file pop3limits, by its name.
+
+    ``least`` and ``most`` of a field's metadata are its range; a limit whose least is 0 is none at
+    0. The defaults are such that no well-behaved client meets one.
+    """
+
+    connections: int = _limit(10_000, 1, 1_000_000)
+    """in all, of one process"""
+
+    connections_per_address: int = _limit(200, 0, 1_000_000)
+    """from one IPv4 address, or one /64 of IPv6"""
+
+    login_time: int = _limit(60, 10, 3600)
+    """seconds from the connection to the login"""
+
+    handshake_time: int = _limit(20, 1, 300)
+    """seconds for a TLS handshake"""
+
+    proxy_time: int = _limit(10, 1, 300)
+    """seconds for a PROXY header"""
+
+    logins: int = _limit(3, 1, 100)
+    """refused logins until the connection is closed"""
+
+    command: int = _limit(255, 255, 8192)
+    """octets of a command line with its end (RFC 2449, section 4)"""
+
+    sasl: int = _limit(12_288, 12_288, 65_536)
+    """octets of a line within AUTH (RFC 5034, section 4)"""
+
+    pipelined: int = _limit(64, 1, 10_000)
+    """commands that are read ahead of the one being answered"""
+
+    idle: int = _limit(600, 600, 86_400)
+    """seconds without a command after the login; RFC 1939 wants 10 minutes at least"""
+
+    sessions: int = _limit(10, 0, 100_000)
+    """sessions of one user at a time"""
+
+    guesses: int = _limit(50, 0, 100_000)
+    """the score of wrong passwords from which logins of an address are refused"""
+
+    guesses_per_login: int = _limit(10, 0, 100_000)
+    """the same for one login from one address"""
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +140,13 @@ class Control:
     ldaplogin: str = ""
     ldappassword: bytes = attrs.field(default=b"", repr=False)
     ldaptimeout: int = 30
+    ldaptls: bool = False
+    ldapcacert: Path | None = None
+    """where there is one"""
     ldaprebind: bool = False
+    ldapcleartext: int = 0
+    """0: no value of userPassword is a clear-text password, 1: those of {CLEAR} are, and CRAM-MD5
+    is offered, 2: APOP is, too"""
     ldapuid: int | None = None
     ldapgid: int | None = None
     ldapmessagestore: str | None = None
@@ -88,6 +162,8 @@ class Control:
     """0: no TLS between members, 1: where it is offered, 2: verified"""
     pop3clusterca: Path | None = None
     """where there is one"""
+    pop3limits: POP3Limits = attrs.field(factory=POP3Limits)
+    requiretls: bool = False
     ldaplocaldelivery: bool = True
     dirmaker: str | None = None
     defaultdelivery: str = "./Maildir/"

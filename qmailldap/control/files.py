@@ -122,6 +122,14 @@ def _compare(found: Mapping[str, Any], faults: list[Fault]) -> None:
         given, missing = bind if "ldaplogin" in found else bind[::-1]
         problem = f"is missing or empty: without it, {given} makes an anonymous bind"
         faults.append(Fault(missing, problem))
+    if found.get("ldapcleartext") and found.get("ldaprebind") and known("ldaprebind"):
+        problem = "is of no use: with ldaprebind 1, passwords are not read from the directory"
+        faults.append(Fault("ldapcleartext", problem, is_error=True))
+    servers = found.get("ldapserver", ())
+    by_tls = found.get("ldaptls", False) or any(server.tls for server in servers)
+    if "ldapcacert" in found and not by_tls and known("ldaptls", "ldapserver"):
+        problem = "is not used: ldaptls is not 1, and no line of ldapserver is ldaps://"
+        faults.append(Fault("ldapcacert", problem))
     if "pop3clusterca" in found and found.get("pop3clustertls", 0) < 2 and known("pop3clustertls"):
         problem = "is not used: only pop3clustertls 2 verifies certificates"
         faults.append(Fault("pop3clusterca", problem))
@@ -240,7 +248,10 @@ FILES = (
     _line("ldaplogin", "anonymous", "as whom the server binds"),
     _secret("ldappassword", "anonymous", "the password of ldaplogin"),
     _number("ldaptimeout", 1, 3600, "30", "seconds a directory operation may take"),
+    _flag("ldaptls", "0", "1: nothing is said to a directory server but by TLS (StartTLS)"),
+    _file("ldapcacert", "the system's", "certificates trusted in directory servers"),
     _flag("ldaprebind", "0", "1: passwords are proved by binding with them"),
+    _number("ldapcleartext", 0, 2, "0", "clear text in userPassword; 1: and CRAM-MD5, 2: and APOP"),
     _id("ldapuid", "the user id of records without qmailUID"),
     _id("ldapgid", "the group id of records without qmailGID"),
     _line(
@@ -275,6 +286,8 @@ FILES = (
     _list("pop3trusted", "none", "who is believed about the client it names", values.networks),
     _number("pop3clustertls", 0, 2, "0", "TLS to other members; 1: where offered, 2: verified"),
     _file("pop3clusterca", "the system's", "certificates that pop3clustertls 2 trusts"),
+    _flag("requiretls", "0", "1: no password is taken before TLS"),
+    _list("pop3limits", "none changed", "limits, as name:number", values.limits),
     _flag("ldaplocaldelivery", "1", "1: logins that the directory lacks are sought in passwd"),
     _line("dirmaker", "none", "the program that makes missing homes"),
     _line(
@@ -291,6 +304,6 @@ FILES = (
         field="defaultdelivery",
         unless="defaultdelivery",
     ),
-    _file("cert.pem", "none", "certificate and key; TLS is not supported yet", field="certificate"),
+    _file("cert.pem", "none", "certificates and key for TLS with clients", field="certificate"),
 )
 """Every control file, in the order in which they are read, documented and shown."""

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from qmailldap.control.doubts import doubts
-from qmailldap.control.facts import Control, ControlError, Route
+from qmailldap.control.facts import Control, ControlError, POP3Limits, Route
 from qmailldap.control.files import FILES, ControlFile, Reading, read_files
 from qmailldap.control.rights import directory_rights, file_rights, key_rights, program_rights
 from qmailldap.control.strangers import Stranger, strangers
@@ -178,6 +178,13 @@ def _shown(value: Any) -> Iterator[str]:
     elif isinstance(value, Route):
         host = f"[{value.host}]" if ":" in value.host else value.host
         yield f"{value.pattern}:{host}:{value.port}"
+    elif isinstance(value, POP3Limits):
+        numbers = attrs.asdict(value)
+        usual = attrs.asdict(POP3Limits())
+        # Where the file repeats the defaults, all of them are what it says.
+        changed = {name: numbers[name] for name in numbers if numbers[name] != usual[name]}
+        for name, number in (changed or numbers).items():
+            yield f"{name.replace('_', '-')}:{number}"
     elif isinstance(value, bool):
         yield str(int(value))
     elif value is not None:

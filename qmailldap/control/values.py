@@ -11,8 +11,17 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import attrs
+
 from qmailldap.account import path_is_allowed
-from qmailldap.control.facts import LDAP_PORT, POP3_PORT, Route, ServerAddress
+from qmailldap.control.facts import (
+    LDAP_PORT,
+    LDAPS_PORT,
+    POP3_PORT,
+    POP3Limits,
+    Route,
+    ServerAddress,
+)
 from qmailldap.ip import parse_ip
 
 __all__ = [
@@ -22,6 +31,7 @@ __all__ = [
     "Warn",
     "delivery",
     "dot_mode",
+    "limits",
     "message_store",
     "networks",
     "routes",
@@ -126,14 +136,47 @@ def _each(parse: Callable[[str], T], texts: Iterable[str]) -> tuple[T, ...]:
     return tuple(found)
 
 
+def limits(lines: Lines, warn: Warn) -> POP3Limits | None:
+    """Each line is ``name:number``, the name of a field of `POP3Limits` with hyphens.
+
+    None where there is no line.
+    """
+    fields = {field.name: field for field in attrs.fields(POP3Limits)}
+
+    def limit(line: str) -> tuple[str, int]:
+        name, colon, number = (part.strip(" \t") for part in line.partition(":"))
+        field = fields.get(name.lower().replace("-", "_"))
+        if not colon or not re.fullmatch("[0-9]{1,18}", number):
+            raise ValueError(f"{line!r} is not name:number")
+        if field is None:
+            known = ", ".join(each.replace("_", "-") for each in fields)
+            raise ValueError(f"{line!r}: {name!r} is none of {known}")
+        least, most = field.metadata["least"], field.metadata["most"]
+        if not least <= int(number) <= most:
+            raise ValueError(f"{line!r} is out of range: {least} to {most}")
+        if field.name in set_already:
+            raise ValueError(f"{line!r} is a second line of {name}")
+        set_already.add(field.name)
+        return field.name, int(number)
+
+    set_already: set[str] = set()
+    changed = dict(_each(limit, lines))
+    return POP3Limits(**changed) if changed else None
+
+
 def _server_address(word: str) -> ServerAddress:
-    """What `_host_and_port` reads, or a v6 address without brackets."""
-    if word.count(":") > 1 and parse_ip(word) is not None:
-        return ServerAddress(word)
-    if "://" in word:
-        raise ValueError(f"{word!r} is a URL: write host or host:port")
+    """What `_host_and_port` reads, or a v6 address without brackets; ldap:// or ldaps:// before."""
+    scheme, separator, rest = word.partition("://")
+    tls = scheme.lower() == "ldaps"
+    if separator and scheme.lower() not in ("ldap", "ldaps"):
+        raise ValueError(f"{word!r} is no server of a directory: write host, host:port, ldaps://…")
+    # Programs that make URLs end them so.
+    text = rest.removesuffix("/") if separator else word
+    port = LDAPS_PORT if tls else LDAP_PORT
+    if text.count(":") > 1 and parse_ip(text) is not None:
+        return ServerAddress(text, port, tls)
     try:
-        return ServerAddress(*_host_and_port(word, LDAP_PORT))
+        return ServerAddress(*_host_and_port(text, port), tls)
     except ValueError as error:
         raise ValueError(f"{word!r} {error}") from None
 

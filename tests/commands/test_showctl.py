@@ -81,7 +81,7 @@ class ShowctlTestCase(SynchronousTestCase):
     def write_faults(self) -> None:
         self.write(
             me=b"mail1\r\n",
-            ldapserver="ldap1 ldap2:x\nldap://ldap3/",
+            ldapserver="ldap1 ldap2:x\nhttp://ldap3/",
             ldapbasedn="example.org",
             ldappassword=b"unguessable\r\n",
             ldaptimeout="soon",

@@ -9,11 +9,19 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import attrs
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.control import Control, ControlError, Route, ServerAddress, read_control
+from qmailldap.control import (
+    Control,
+    ControlError,
+    POP3Limits,
+    Route,
+    ServerAddress,
+    read_control,
+)
 from qmailldap.control.files import FILES
 from qmailldap.quota import Quota
 
@@ -205,8 +213,10 @@ class ControlTests(SynchronousTestCase):
             "host:" + "1" * 5000,
             "host:x",
             "host:",
-            "ldap://host",
-            "ldap://host:389/",
+            "http://host",
+            "ldap://host:389/dc=x",
+            "ldaps://",
+            "ldaps://host:0",
             "ldapi:///",
             "[::1",
             "[x]",
@@ -221,7 +231,64 @@ class ControlTests(SynchronousTestCase):
             self.assert_wrong("ldapserver", value, repr(value.split()[-1]))
 
     def test_of_a_url_is_told_what_to_write(self) -> None:
-        self.assert_wrong("ldapserver", "ldap://host/", "is a URL: write host or host:port")
+        self.assert_wrong("ldapserver", "https://host/", "write host, host:port, ldaps://")
+
+    def test_a_server_by_tls_is_a_url_of_ldaps(self) -> None:
+        servers = self.read(
+            ldapserver="ldaps://a LDAPS://b:1636/\nldap://c ldap://[::1]:3890 ldaps://[::1]"
+        ).ldapserver
+        self.assertEqual(
+            servers,
+            (
+                ServerAddress("a", 636, tls=True),
+                ServerAddress("b", 1636, tls=True),
+                ServerAddress("c", 389),
+                ServerAddress("::1", 3890),
+                ServerAddress("::1", 636, tls=True),
+            ),
+        )
+        self.assertEqual(
+            [str(each) for each in servers[1:4]], ["ldaps://b:1636", "c:389", "[::1]:3890"]
+        )
+
+    def test_certificates_that_no_server_is_asked_for_are_warned_of(self) -> None:
+        for wanted in ({}, {"ldapserver": "ldaps://a"}, {"ldaptls": "1"}):
+            (self.directory / "ldaptls").unlink(missing_ok=True)
+            warnings = self.read(ldapcacert="x", **wanted).warnings
+            self.assertEqual(len(warnings), 0 if wanted else 1, warnings)
+
+    def test_clear_text_has_no_sense_where_passwords_are_not_read(self) -> None:
+        self.assertEqual(self.read(ldapcleartext="2").ldapcleartext, 2)
+        (self.directory / "ldapcleartext").unlink()
+        self.assertEqual(self.read(ldaprebind="1", ldapcleartext="0").ldapcleartext, 0)
+        # ldaprebind is still there.
+        self.assert_wrong("ldapcleartext", "1", "is of no use: with ldaprebind 1")
+
+    def test_limits_are_lines_of_name_and_number(self) -> None:
+        limits = self.read(
+            pop3limits="# of this site\nconnections-per-address:500\nIdle: 1200\nsessions : 0\n"
+        ).pop3limits
+        self.assertEqual(limits, POP3Limits(connections_per_address=500, idle=1200, sessions=0))
+
+    def test_a_limit_that_is_none_is_an_error(self) -> None:
+        for line, problem in (
+            ("idle", "is not name:number"),
+            ("idle:", "is not name:number"),
+            ("idle:10m", "is not name:number"),
+            ("idle:" + "9" * 30, "is not name:number"),
+            ("idle:599", "is out of range: 600 to 86400"),
+            ("command:254", "is out of range: 255 to 8192"),
+            ("idel:900", "is none of connections, "),
+            ("idle:900\nidle:901", "is a second line of idle"),
+        ):
+            self.assert_wrong("pop3limits", line, problem)
+
+    def test_every_limit_can_be_set_to_the_ends_of_its_range(self) -> None:
+        for field in attrs.fields(POP3Limits):
+            for number in (field.metadata["least"], field.metadata["most"]):
+                name = field.name.replace("_", "-")
+                limits = self.read(pop3limits=f"{name}:{number}").pop3limits
+                self.assertEqual(limits, POP3Limits(**{field.name: number}))
 
     def test_an_international_name_is_one_in_its_ascii_form(self) -> None:
         control = self.read(ldapserver="xn--mnchen-3ya.example.org.")
@@ -502,7 +569,7 @@ class ControlTests(SynchronousTestCase):
             without = self.read()
             self.assertEqual(self.read(**{file.name: content}), without, file.name)
             (self.directory / file.name).unlink()
-        self.assertEqual(written, 9)
+        self.assertEqual(written, 12)
 
     @given(
         st.sampled_from(
@@ -518,6 +585,7 @@ class ControlTests(SynchronousTestCase):
                 "ldapclusterhosts",
                 "defaultquotasize",
                 "defaultdelivery",
+                "pop3limits",
                 "pop3routes",
                 "pop3trusted",
                 "pop3clustertls",

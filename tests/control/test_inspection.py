@@ -101,6 +101,7 @@ class InspectTests(InspectionTestCase):
             ldapdefaultdotmode="BOTH",
             pop3routes="Mail2:[::1]\n:10.0.0.1:2110",
             pop3trusted="::ffff:10.0.0.1\n192.0.2.0/24",
+            pop3limits="idle:0900\nsessions:10",
             **{"cert.pem": "x"},
         )
         shown = {report.file.name: report.value for report in inspection.files if report.is_set}
@@ -115,6 +116,7 @@ class InspectTests(InspectionTestCase):
                 "ldapdefaultdotmode": ("both",),
                 "pop3routes": ("mail2:[::1]:110", ":10.0.0.1:2110"),
                 "pop3trusted": ("10.0.0.1/32", "192.0.2.0/24"),
+                "pop3limits": ("idle:900",),
                 "cert.pem": (str(self.directory / "cert.pem"),),
             },
         )
@@ -260,7 +262,7 @@ class ListTests(InspectionTestCase):
 
     def test_every_line_that_is_wrong_is_named(self) -> None:
         inspection = self.inspect(
-            ldapserver="a:x good\nldap://b/\nc:0",
+            ldapserver="a:x good\nhttp://b/\nc:0",
             pop3routes="a\nb::1\nb::2\nc:d:x",
             pop3trusted="10.0.0.1/8\nhost\n10.0.0.1",
         )
@@ -268,7 +270,7 @@ class ListTests(InspectionTestCase):
             self.report("ldapserver", inspection).errors,
             (
                 "'a:x' is neither a host name or address nor host:port",
-                "'ldap://b/' is a URL: write host or host:port",
+                "'http://b/' is no server of a directory: write host, host:port, ldaps://…",
                 "'c:0' has a port that is out of range: 1 to 65535",
             ),
         )

@@ -93,7 +93,7 @@ class StrangersTests(SynchronousTestCase):
 
     def test_what_begins_as_ours_do_is_told_although_nothing_is_like_it(self) -> None:
         for name in (
-            "ldaptls",
+            "ldapssl",
             "ldaphost",
             "LDAPport",
             "pop3tls",
