@@ -19,7 +19,13 @@ from twisted.internet.task import react
 from qmailldap.commands import add_control_option
 from qmailldap.control import Control, ServerAddress
 from qmailldap.control.inspection import FileReport, Inspection, inspect_control, with_faults_of
-from qmailldap.directory import Directory, DirectoryUnavailable, EntryTooLarge, Search
+from qmailldap.directory import (
+    Directory,
+    DirectoryUnavailable,
+    EntryTooLarge,
+    Search,
+    tls_by_server,
+)
 from qmailldap.forward import ClusterTLS
 
 __all__ = ["ServerCheck", "add_to", "as_json", "as_text", "check_servers"]
@@ -82,6 +88,7 @@ def _run(options: argparse.Namespace) -> int:
 def _use(control: Control) -> None:
     """What else of the server is made from control files and may refuse them."""
     Search(control)
+    tls_by_server(control)
     ClusterTLS(control)
 
 

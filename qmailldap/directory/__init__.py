@@ -2,14 +2,17 @@
 
 Only octets, entries and yes or no leave this room; it knows nothing of accounts, POP3 or refusals.
 From the outside in: `directory` decides which server is asked, `_server` is one server and its
-health, `_pool` its connections, `_client` one connection, `_frames` the octets of it; `search` and
-`results` say without any I/O what is asked and what an answer means. `embedded` is a small server
-of our own for the demo and for tests; it is not imported here, as it takes its time to load.
+health, `_pool` its connections, `_client` one connection, `_operations` what is asked on it,
+`_frames` the octets of it; `search` and `results` say without any I/O what is asked and what an
+answer means, `_telling` what of it is shown in the log, `tls` whose certificates are trusted.
+`embedded` is a small server of our own for the demo and for tests; it is not imported here, as it
+takes its time to load.
 """
 
 from qmailldap.directory.directory import Answer, Directory
 from qmailldap.directory.errors import DirectoryUnavailable, EntryTooLarge
 from qmailldap.directory.search import Search
+from qmailldap.directory.tls import tls_by_server
 
 __all__ = [
     "Answer",
@@ -17,4 +20,5 @@ __all__ = [
     "DirectoryUnavailable",
     "EntryTooLarge",
     "Search",
+    "tls_by_server",
 ]

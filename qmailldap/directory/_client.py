@@ -16,20 +16,31 @@ from typing import Any
 import attrs
 from ldaptor.protocols import pureber, pureldap
 from ldaptor.protocols.ldap.ldapclient import LDAPClient
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
-from twisted.python.failure import Failure
-
-from qmailldap.account import Entry
-from qmailldap.directory._frames import MESSAGE_LIMIT, Frame, FrameReader
-from qmailldap.directory.errors import (
-    ConnectionDropped,
-    EntryTooLarge,
-    NotLDAP,
-    ServerTrouble,
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IReactorTime,
+    ITCPTransport,
 )
-from qmailldap.directory.results import Result
-from qmailldap.directory.search import ENTRIES_ASKED_FOR, SearchAnswer, entry_from_result
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from qmailldap.directory._frames import Frame, FrameReader
+from qmailldap.directory._operations import (
+    BERDECODER,
+    BindOperation,
+    Operation,
+    SearchOperation,
+    StartTLSOperation,
+    result_of,
+)
+from qmailldap.directory.errors import ConnectionDropped, NotLDAP, ServerTrouble, TLSRefused
+from qmailldap.directory.results import SUCCESS, Result
+from qmailldap.directory.search import SearchAnswer
+from qmailldap.tls.verification import CertificateRefused, problem
 
 __all__ = ["CLOSE_LIMIT", "Connection", "Loss", "LossKind"]
 
@@ -38,34 +49,6 @@ CLOSE_LIMIT = 1.0
 
 _LARGEST_MESSAGE_ID = 2**31 - 1
 _NOTICE_OF_DISCONNECTION = b"1.3.6.1.4.1.1466.20036"
-
-
-class _IntermediateResponse(pureldap.LDAPProtocolResponse):  # type: ignore[misc]  # no types
-    """RFC 4511, section 4.13, which ldaptor does not know. What it holds is not looked at."""
-
-    tag = pureber.CLASS_APPLICATION | 0x19
-
-    @classmethod
-    def fromBER(cls, tag: int, content: bytes, berdecoder: Any = None) -> _IntermediateResponse:
-        return cls()
-
-
-class _KnownTypes(pureber.BERDecoderContext):  # type: ignore[misc]  # ldaptor has no types
-    """The last resort of ldaptor's decoder, which would print what it does not know and go on."""
-
-    Identities = {
-        **pureber.BERDecoderContext.Identities,
-        _IntermediateResponse.tag: _IntermediateResponse,
-    }
-
-    def lookup_id(self, id: int) -> Any:
-        known = super().lookup_id(id)
-        if known is None:
-            raise NotLDAP(f"an element of the unknown type {id:#04x}")
-        return known
-
-
-_RESPONSE_TYPES = pureldap.LDAPBERDecoderContext(fallback=_KnownTypes())
 
 
 class LossKind(enum.Enum):
@@ -87,6 +70,7 @@ class Loss:
     under_way: int
 
 
+@implementer(IHandshakeListener)
 class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
     """A connection on which searches and binds may be made; several searches at once.
 
@@ -96,11 +80,7 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
     under way fail.
     """
 
-    berdecoder = pureldap.LDAPBERDecoderContext_TopLevel(
-        inherit=pureldap.LDAPBERDecoderContext_LDAPMessage(
-            fallback=_RESPONSE_TYPES, inherit=_RESPONSE_TYPES
-        )
-    )
+    berdecoder = BERDECODER
 
     def __init__(
         self,
@@ -114,7 +94,8 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
         self._silence_limit = silence_limit * 0.99
         self._on_lost = on_lost
         self._frames = FrameReader()
-        self._operations: dict[int, _Operation] = {}
+        self._operations: dict[int, Operation] = {}
+        self._handshake: Deferred[None] | None = None
         self._last_id = 0
         self._lost = False
         self._cut: IDelayedCall | None = None
@@ -123,7 +104,7 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
         self.asked_at: float | None = None
         """Since when the server owes a message; None while it owes none."""
         self.answers = 0
-        """How many operations were answered."""
+        """How many operations were answered, StartTLS not among them."""
         self.closed: Deferred[None] = Deferred()
         """Fires when the transport is gone."""
 
@@ -135,7 +116,7 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
     def search(self, request: Any, limit: float) -> Deferred[SearchAnswer]:
         """Make the search. Fails with TimeoutError after ``limit`` seconds, `ConnectionDropped`
         when the connection ends before, `EntryTooLarge` for an answer too large to be taken."""
-        return self._ask(request, _Search(), limit)
+        return self._ask(request, SearchOperation(), limit)
 
     def bind_as(self, dn: bytes, password: bytes, limit: float) -> Deferred[Result]:
         """Bind, with nothing else under way. Fails as `search` does, but with `ServerTrouble`
@@ -143,7 +124,50 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
 
         A bind cannot be abandoned (RFC 4511, section 4.2.1), so giving one up ends the connection.
         """
-        return self._ask(pureldap.LDAPBindRequest(dn=dn, auth=password), _Bind(), limit)
+        return self._ask(pureldap.LDAPBindRequest(dn=dn, auth=password), BindOperation(), limit)
+
+    def begin_tls(self, creator: IOpenSSLClientConnectionCreator, limit: float) -> Deferred[None]:
+        """Speak TLS from here on, nothing else having been asked; fires when it is spoken.
+
+        Fails as `search` does, and with `TLSRefused` when the server's certificate is not accepted.
+        Unless it succeeds, the connection is of no more use.
+        """
+        if self._lost:
+            return fail(ConnectionDropped("the connection was closed before it was used"))
+        if self._frames.in_a_message:
+            # Nobody has vouched for it: somebody on the way may have sent it, to be taken for the
+            # server's when TLS is spoken.
+            reason = "it sent something in plain text where TLS begins"
+            self._abort(LossKind.GARBAGE, reason)
+            return fail(ConnectionDropped(reason))
+        self.answers = 0
+        handshake: Deferred[None] = Deferred(self._give_up_handshake)
+        self._handshake = handshake
+        self.transport.startTLS(creator)
+        return handshake.addTimeout(limit, self._clock)
+
+    def start_tls(self, creator: IOpenSSLClientConnectionCreator, limit: float) -> Deferred[None]:
+        """The same where the server must be asked for it (RFC 4511, section 4.14).
+
+        Fails with `TLSRefused` when it refuses, too.
+        """
+        give_up_at = self._clock.seconds() + limit
+
+        def answered(result: Result) -> Deferred[None]:
+            if result.code != SUCCESS:
+                self.close()
+                raise TLSRefused(f"it refuses StartTLS (control file ldaptls): {result}")
+            return self.begin_tls(creator, max(0.0, give_up_at - self._clock.seconds()))
+
+        # Called while the answer is being received, before anything that comes behind it.
+        request = pureldap.LDAPStartTLSRequest()
+        return self._ask(request, StartTLSOperation(), limit).addCallback(answered)
+
+    def handshakeCompleted(self) -> None:
+        self._heard()
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            handshake.callback(None)
 
     def close(self) -> None:
         """Take leave of the server, and see to it that the transport ends."""
@@ -174,15 +198,18 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
             self._abort(LossKind.GARBAGE, f"it sent what is not LDAP: {error}")
 
     def connectionLost(self, reason: Failure | None = None) -> None:
+        if self._handshake is not None and reason is not None:
+            self._handshake_failed(self._handshake, reason)
         half = self._frames.in_a_message or any(o.begun for o in self._operations.values())
         how = "in the middle of an answer" if half else "before it answered"
-        self._end(LossKind.CLOSED, f"it closed the connection {how}")
+        why = f": {problem(reason)}" if reason is not None and reason.check(SSL.Error) else ""
+        self._end(LossKind.CLOSED, f"it closed the connection {how}{why}")
         if self._cut is not None and self._cut.active():
             self._cut.cancel()
         if not self.closed.called:
             self.closed.callback(None)
 
-    def _ask(self, request: Any, operation: _Operation, limit: float) -> Deferred[Any]:
+    def _ask(self, request: Any, operation: Operation, limit: float) -> Deferred[Any]:
         if self._lost:
             return fail(ConnectionDropped("the connection was closed before it was used"))
         message = self._send(request)
@@ -206,12 +233,24 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
         waited = 0.0 if self.asked_at is None else self._clock.seconds() - self.asked_at
         if waited >= self._silence_limit:
             self._abort(LossKind.SILENT, f"it said nothing for {waited:.0f} s")
-        elif isinstance(operation, _Bind):
-            self._abort(LossKind.OURS, "a bind was given up")
-        else:
+        elif operation.can_be_abandoned:
             self.send_noResponse(pureldap.LDAPAbandonRequest(id=message_id))
             if not self._operations:
                 self.asked_at = None
+        else:
+            self._abort(LossKind.OURS, "what cannot be abandoned was given up")
+
+    def _give_up_handshake(self, _: Deferred[None]) -> None:
+        self._handshake = None
+        self.drop("a TLS handshake was given up")
+
+    def _handshake_failed(self, handshake: Deferred[None], reason: Failure) -> None:
+        self._handshake = None
+        refused = reason.check(CertificateRefused) is not None
+        said = problem(reason)
+        error = TLSRefused(said) if refused else ServerTrouble(f"TLS cannot be begun: {said}")
+        self._end(LossKind.CLOSED, str(error))
+        handshake.errback(error)
 
     def _received(self, frame: Frame) -> None:
         """Take in a message; one that answers nothing we wait for is not even decoded."""
@@ -258,7 +297,7 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
         """RFC 4511, section 4.4: of the notices that nobody asked for, one means anything to us."""
         if getattr(response, "responseName", None) == _NOTICE_OF_DISCONNECTION:
             # By its name only: the text may echo a bind that is under way.
-            self._leave(LossKind.NOTICE, f"it is disconnecting: {_result(response).name}")
+            self._leave(LossKind.NOTICE, f"it is disconnecting: {result_of(response).name}")
 
     def _leave(self, kind: LossKind, reason: str) -> None:
         self._cut = self._clock.callLater(CLOSE_LIMIT, self._abort_transport)
@@ -279,66 +318,10 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
         self._lost = True
         self.connected = 0
         operations, self._operations = self._operations, {}
+        handshake, self._handshake = self._handshake, None
         self._on_lost(self, Loss(kind, reason, len(operations)))
         for operation in operations.values():
             if not operation.done.called:
                 operation.done.errback(ConnectionDropped(reason))
-
-
-@attrs.define(eq=False)
-class _Operation:
-    """Something asked and not yet answered."""
-
-    done: Deferred[Any] = attrs.field(init=False)
-
-    @property
-    def begun(self) -> bool:
-        """Whether a part of the answer has come."""
-        return False
-
-    def receive(self, response: Any) -> object | None:
-        """Take one message of the answer; what the operation came to when it was the last."""
-        raise NotImplementedError
-
-    def too_large(self) -> Exception:
-        """What an answer means that is too large to be decoded."""
-        return ServerTrouble(f"an answer of more than {MESSAGE_LIMIT} octets")
-
-
-@attrs.define(eq=False)
-class _Search(_Operation):
-    entries: list[Entry] = attrs.field(factory=list)
-
-    @property
-    def begun(self) -> bool:
-        return bool(self.entries)
-
-    def receive(self, response: Any) -> SearchAnswer | None:
-        if isinstance(response, pureldap.LDAPSearchResultDone):
-            return SearchAnswer(_result(response), tuple(self.entries))
-        if isinstance(response, pureldap.LDAPSearchResultEntry):
-            # A server may ignore the size limit.
-            if len(self.entries) < ENTRIES_ASKED_FOR:
-                self.entries.append(entry_from_result(response))
-        elif not isinstance(response, (pureldap.LDAPSearchResultReference, _IntermediateResponse)):
-            raise NotLDAP(f"{type(response).__name__} to a search")
-        return None
-
-    def too_large(self) -> Exception:
-        return EntryTooLarge(f"an entry of more than {MESSAGE_LIMIT} octets")
-
-
-@attrs.define(eq=False)
-class _Bind(_Operation):
-    def receive(self, response: Any) -> Result:
-        if not isinstance(response, pureldap.LDAPBindResponse):
-            raise NotLDAP(f"{type(response).__name__} to a bind")
-        # The text is dropped here, before anyone can log it: it may echo the password.
-        return Result(_result(response).code)
-
-
-def _result(response: Any) -> Result:
-    code, diagnostic = response.resultCode, response.errorMessage
-    if not isinstance(code, int) or not isinstance(diagnostic, bytes):
-        raise NotLDAP("a result without a result code")
-    return Result(code, diagnostic)
+        if handshake is not None:
+            handshake.errback(ConnectionDropped(reason))

@@ -76,7 +76,8 @@ class Health:
         _log.info("directory server {server} is up again", kind=Kind.WARNINGS, server=self._name)
 
     def failed(self, reason: str, *, refused: bool = False) -> None:
-        """It is down, or still down; ``refused`` when what it refuses is the site's bind."""
+        """It is down, or still down; ``refused`` when it will be until somebody mends something:
+        what it refuses is the site's bind, or its certificate will not do."""
         if self._stopped:
             return
         now = self._clock.seconds()

@@ -17,7 +17,12 @@ from typing import Any, TypeVar, cast
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, succeed
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory
 
 from qmailldap.account import Entry
@@ -25,8 +30,8 @@ from qmailldap.control import ServerAddress
 from qmailldap.directory._client import Connection, Loss, LossKind
 from qmailldap.directory._health import Health
 from qmailldap.directory._pool import Pool
-from qmailldap.directory.errors import BindRefused, EntryTooLarge, ServerTrouble
-from qmailldap.directory.filter_text import filter_text
+from qmailldap.directory._telling import Telling
+from qmailldap.directory.errors import BindRefused, EntryTooLarge, Misconfigured, ServerTrouble
 from qmailldap.directory.results import (
     NO_SUCH_OBJECT,
     SERVER_IS_DOWN,
@@ -36,8 +41,6 @@ from qmailldap.directory.results import (
     Result,
 )
 from qmailldap.directory.search import Search, SearchAnswer
-from qmailldap.loglevel import Kind, Log
-from qmailldap.printable import printable
 
 __all__ = [
     "DROPS_IN_A_ROW",
@@ -60,10 +63,6 @@ It may talk all the while, and so not be silent: entries without an end, answers
 SEARCHES_PER_CONNECTION = 16
 """Searches under way on one connection; more wait."""
 
-_LONGEST = 256
-
-_log = Log(namespace="qmailldap.directory")
-
 T = TypeVar("T")
 
 Connector = Callable[[ServerAddress, IProtocolFactory], Deferred[IProtocol]]
@@ -80,7 +79,7 @@ class ServerSettings:
     connections: int
     rebind_connections: int
     attempt_limit: float
-    """Seconds in which a connection is made and bound."""
+    """Seconds in which a connection is made, secured and bound."""
 
     @property
     def silence_limit(self) -> float:
@@ -93,7 +92,8 @@ class Server:
 
     ``search`` and ``prove`` raise `ServerTrouble` when the next server should be asked, and
     `ConnectionDropped` when this one may be asked once more, too. ``search`` raises `EntryTooLarge`
-    when no server need be asked any more.
+    when no server need be asked any more. ``tls`` makes the connections by TLS, which begin with it
+    or, unless the address says so, with StartTLS; where it is None, TLS is not spoken.
     """
 
     def __init__(
@@ -102,8 +102,10 @@ class Server:
         address: ServerAddress,
         connect: Connector,
         settings: ServerSettings,
+        tls: IOpenSSLClientConnectionCreator | None = None,
     ) -> None:
         self._clock = clock
+        self._tls = tls
         self.address = address
         self._connect = connect
         self._settings = settings
@@ -123,6 +125,7 @@ class Server:
         )
         self._connections: set[Connection] = set()
         self._health = Health(clock, str(address), lambda: Deferred.fromCoroutine(self._probe()))
+        self._telling = Telling(clock, str(address))
         self._drops = 0
         self._finished = 0
         self._unfinished = 0
@@ -226,9 +229,9 @@ class Server:
         try:
             answer = await self._with_connection(self._searching, limit, use)
         except Exception as error:
-            self._tell_search(request, begun, error)
+            self._telling.search(request, begun, error)
             raise
-        self._tell_search(request, begun, answer.result, len(answer.entries))
+        self._telling.search(request, begun, answer.result, len(answer.entries))
         return answer
 
     async def _bind(
@@ -238,9 +241,9 @@ class Server:
         try:
             result = await connection.bind_as(dn, password, limit)
         except Exception as error:
-            self._tell_bind(dn, begun, error)
+            self._telling.bind(dn, begun, error)
             raise
-        self._tell_bind(dn, begun, result)
+        self._telling.bind(dn, begun, result)
         return result
 
     def _search_finished(self) -> None:
@@ -295,8 +298,9 @@ class Server:
         raise BindRefused(f"it refuses {who} (control files ldaplogin, ldappassword): {result}")
 
     async def _open(self) -> Connection:
-        """A connection as it is when it is made."""
+        """A connection as it is when it is made, and TLS is spoken on it where that is wanted."""
         limit = self._settings.attempt_limit
+        give_up_at = self._clock.seconds() + limit
         factory = _ConnectionFactory(self._clock, self._settings.silence_limit, self._on_lost)
         try:
             made = self._connect(self.address, factory).addTimeout(limit, self._clock)
@@ -310,7 +314,26 @@ class Server:
         self._connections.add(connection)
         connection.closed.addCallback(lambda _: self._connections.discard(connection))
         self._tell_connection("opened")
+        if self._tls is not None:
+            await self._secure(connection, self._tls, max(0.0, give_up_at - self._clock.seconds()))
         return connection
+
+    async def _secure(
+        self, connection: Connection, tls: IOpenSSLClientConnectionCreator, limit: float
+    ) -> None:
+        begin = connection.begin_tls if self.address.tls else connection.start_tls
+        try:
+            await begin(tls, limit)
+        except TimeoutError:
+            raise ServerTrouble(f"no TLS within {limit:.1f} s") from None
+        except ServerTrouble:
+            connection.close()
+            raise
+        self._tell_connection("secured")
+
+    def _tell_connection(self, event: str, why: str = "") -> None:
+        searching, rebinding = self._searching.connections, self._rebinding.connections
+        self._telling.connection(event, len(searching), len(rebinding), why)
 
     def _on_lost(self, connection: Connection, loss: Loss) -> None:
         self._tell_connection("lost", f"{loss.reason}; under way: {loss.under_way}")
@@ -339,7 +362,7 @@ class Server:
         self._rebinding.forget(connection)
 
     def _cannot_be_opened(self, error: Exception) -> None:
-        self._failed(str(error), refused=isinstance(error, BindRefused))
+        self._failed(str(error), refused=isinstance(error, Misconfigured))
 
     def _judge(self, result: Result) -> None:
         """It has answered an operation: note what that says of it."""
@@ -368,46 +391,6 @@ class Server:
         self._searching.drop_all(reason)
         self._rebinding.drop_all(reason)
 
-    def _tell_search(
-        self, request: Any, begun: float, outcome: Result | Exception, entries: int = 0
-    ) -> None:
-        if _log.shows(Kind.DIRECTORY):
-            _log.debug(
-                'search server={server} base={base} filter="{filter}" entries={entries}'
-                " result={result} seconds={seconds:.3f}",
-                kind=Kind.DIRECTORY,
-                server=str(self),
-                base=printable(request.baseObject, _LONGEST),
-                filter=filter_text(request.filter),
-                entries=entries,
-                result=_shown(outcome),
-                seconds=self._clock.seconds() - begun,
-            )
-
-    def _tell_bind(self, dn: bytes, begun: float, outcome: Result | Exception) -> None:
-        if _log.shows(Kind.DIRECTORY):
-            _log.debug(
-                "bind server={server} dn={dn} result={result} seconds={seconds:.3f}",
-                kind=Kind.DIRECTORY,
-                server=str(self),
-                dn=printable(dn, _LONGEST),
-                result=_shown(outcome),
-                seconds=self._clock.seconds() - begun,
-            )
-
-    def _tell_connection(self, event: str, why: str = "") -> None:
-        if _log.shows(Kind.DIRECTORY_MORE):
-            _log.debug(
-                "connection server={server} event={event}{why} searching={searching}"
-                " rebinding={rebinding}",
-                kind=Kind.DIRECTORY_MORE,
-                server=str(self),
-                event=event,
-                searching=len(self._searching.connections),
-                rebinding=len(self._rebinding.connections),
-                why=f" why={printable(why.encode('utf-8', 'replace'), _LONGEST)}" if why else "",
-            )
-
     async def _probe(self) -> None:
         """See whether it answers a search at all; what goes wrong is noted where it does."""
         limit = 2 * self._settings.attempt_limit
@@ -431,14 +414,6 @@ class _ConnectionFactory(Factory):
 
     def buildProtocol(self, addr: object) -> Connection:
         return Connection(self._clock, self._silence_limit, self._on_lost)
-
-
-def _shown(outcome: Result | Exception) -> str:
-    """How an operation ended, for the log; an exception may have no text of its own."""
-    if isinstance(outcome, CancelledError):
-        return "given-up"  # its time is up, or its login went away
-    text = str(outcome) or type(outcome).__name__
-    return printable(text.encode("utf-8", "replace"), _LONGEST)
 
 
 def _heard_since(when: float | None, connections: list[Connection]) -> bool:

@@ -22,6 +22,7 @@ from qmailldap.control import Control, ServerAddress
 from qmailldap.directory._server import Connector, Server, ServerSettings
 from qmailldap.directory.errors import ConnectionDropped, DirectoryUnavailable, ServerTrouble
 from qmailldap.directory.search import Search, equals
+from qmailldap.directory.tls import tls_by_server
 
 __all__ = [
     "ATTEMPT_LIMIT",
@@ -62,7 +63,8 @@ class Answer(Generic[T]):
 class Directory:
     """The directory servers of the site, as one.
 
-    Raises `qmailldap.control.ControlError` when ldapobjectclass or ldapbasedn cannot be used.
+    Raises `qmailldap.control.ControlError` when ldapobjectclass or ldapbasedn cannot be used, and
+    as `tls_by_server` does.
     ``connect`` makes the TCP connections, by default to whatever addresses the host's name has.
     """
 
@@ -90,8 +92,10 @@ class Directory:
             attempt_limit=min(ATTEMPT_LIMIT, self._timeout / 2),
         )
         connect = connect or _tcp_connector(reactor, settings.attempt_limit)
+        tls = tls_by_server(control)
         self._servers = [
-            Server(reactor, address, connect, settings) for address in control.ldapserver
+            Server(reactor, address, connect, settings, tls.get(address))
+            for address in control.ldapserver
         ]
         self._under_way: set[Deferred[Any]] = set()
         self._stopped = False

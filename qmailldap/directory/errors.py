@@ -10,8 +10,10 @@ __all__ = [
     "ConnectionDropped",
     "DirectoryUnavailable",
     "EntryTooLarge",
+    "Misconfigured",
     "NotLDAP",
     "ServerTrouble",
+    "TLSRefused",
 ]
 
 
@@ -35,8 +37,16 @@ class ConnectionDropped(ServerTrouble):
     """The connection was lost while the operation was under way; it may be tried once more."""
 
 
-class BindRefused(ServerTrouble):
+class Misconfigured(ServerTrouble):
+    """The server answers, and will never do as it and the site are set up."""
+
+
+class BindRefused(Misconfigured):
     """The server does not accept ldaplogin with ldappassword."""
+
+
+class TLSRefused(Misconfigured):
+    """The server will not speak TLS, or is not who it should be."""
 
 
 class NotLDAP(Exception):

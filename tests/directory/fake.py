@@ -9,7 +9,11 @@ from ldaptor.protocols import pureber, pureldap
 from ldaptor.protocols.ldap.ldapserver import BaseLDAPServer
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionRefusedError
-from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -17,6 +21,7 @@ from twisted.python.failure import Failure
 
 from qmailldap.control import ServerAddress
 from qmailldap.directory._frames import MESSAGE_LIMIT
+from qmailldap.tls.verification import CertificateRefused
 
 LATENCY = 0.001
 """Seconds that anything takes on this network."""
@@ -35,8 +40,8 @@ class Network:
         self.clock = clock
         self._servers: dict[ServerAddress, FakeServer] = {}
 
-    def server(self, host: str) -> FakeServer:
-        address = ServerAddress(host)
+    def server(self, host: str, *, tls: bool = False) -> FakeServer:
+        address = ServerAddress(host, tls=tls)
         server = self._servers[address] = FakeServer(self.clock, address)
         return server
 
@@ -50,7 +55,10 @@ class Network:
 
 
 class FakeServer:
-    """A server that does as it is told: ``bind`` and ``search`` are what it does with either."""
+    """A server that does as it is told: ``bind`` and ``search`` are what it does with either.
+
+    ``extended`` is what it does with StartTLS, and ``handshake`` when TLS is begun.
+    """
 
     def __init__(self, clock: Clock, address: ServerAddress) -> None:
         self.clock = clock
@@ -63,6 +71,8 @@ class FakeServer:
         """Whether it accepts one."""
         self.bind: Behaviour = checks_password
         self.search: Behaviour = finds
+        self.extended: Behaviour = agrees_to_tls
+        self.handshake: Callable[[Peer], None] = shakes_hands
         self.peers: list[Peer] = []
         self.requests: list[Any] = []
         self.attempts = 0
@@ -116,6 +126,8 @@ class FakeServer:
             self.bind(peer, message)
         elif isinstance(message.value, pureldap.LDAPSearchRequest):
             self.search(peer, message)
+        elif isinstance(message.value, pureldap.LDAPExtendedRequest):
+            self.extended(peer, message)
 
 
 class Peer(StringTransport):
@@ -126,6 +138,10 @@ class Peer(StringTransport):
         self.server = server
         self.protocol = protocol
         self.open = True
+        self.tls = False
+        """Whether TLS has been begun."""
+        self.asked_in_plain_text = False
+        """Whether anything was asked of it without TLS, but StartTLS."""
         self._incoming = b""
 
     def write(self, data: bytes) -> None:
@@ -133,11 +149,24 @@ class Peer(StringTransport):
         while self._incoming:
             message, size = pureber.berDecodeObject(BaseLDAPServer.berdecoder, self._incoming)
             self._incoming = self._incoming[size:]
+            harmless = (pureldap.LDAPExtendedRequest, pureldap.LDAPUnbindRequest)
+            if not self.tls and not isinstance(message.value, harmless):
+                self.asked_in_plain_text = True
             self.server.clock.callLater(LATENCY, self._received, message)
 
     def _received(self, message: Any) -> None:
         if self.open:
             self.server.received(self, message)
+
+    def startTLS(self, creator: object) -> None:
+        assert IOpenSSLClientConnectionCreator.providedBy(creator)
+        assert not self._incoming
+        self.tls = True
+        self.server.clock.callLater(LATENCY, self._handshake)
+
+    def _handshake(self) -> None:
+        if self.open:
+            self.server.handshake(self)
 
     def answer(self, message: Any, *operations: Any) -> None:
         octets = [pureldap.LDAPMessage(op, id=message.id).toWire() for op in operations]
@@ -147,8 +176,8 @@ class Peer(StringTransport):
         if self.open:
             self.protocol.dataReceived(octets)
 
-    def close(self) -> None:
-        self._end(connectionDone)
+    def close(self, reason: Failure = connectionDone) -> None:
+        self._end(reason)
 
     def loseConnection(self) -> None:
         self.server.clock.callLater(LATENCY, self._end, Failure(ConnectionDone()))
@@ -192,6 +221,28 @@ def finds(peer: Peer, message: Any) -> None:
     search = message.value
     found = [] if search.scope == 0 else peer.server.entries.get(login_of(search), [])
     peer.answer(message, *(entry(dn) for dn in found[:2]), done(4 if len(found) > 2 else 0))
+
+
+def agrees_to_tls(peer: Peer, message: Any) -> None:
+    """Agree to StartTLS."""
+    peer.answer(message, pureldap.LDAPExtendedResponse(resultCode=0))
+
+
+def shakes_hands(peer: Peer) -> None:
+    """Speak TLS, with a certificate that is accepted."""
+    peer.protocol.handshakeCompleted()
+
+
+def shows_a_certificate(problem: str) -> Callable[[Peer], None]:
+    """Speak TLS, with a certificate that is not accepted."""
+    return lambda peer: peer.close(Failure(CertificateRefused(problem)))
+
+
+def extends_with(code: int, text: str = "", **more: str) -> Behaviour:
+    """End every extended operation with this result code."""
+    return lambda peer, message: peer.answer(
+        message, pureldap.LDAPExtendedResponse(resultCode=code, errorMessage=text, **more)
+    )
 
 
 def says_nothing(peer: Peer, message: Any) -> None:

@@ -31,6 +31,10 @@ REQUEST = pureldap.LDAPSearchRequest(baseObject=b"dc=org")
 
 class Transport(StringTransport):
     aborted = False
+    tls = False
+
+    def startTLS(self, creator: object) -> None:
+        self.tls = True
 
     def abortConnection(self) -> None:
         self.aborted = True
@@ -319,3 +323,39 @@ class GarbageTests(SynchronousTestCase):
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             self.check(b"\x30\x05\x02\x01\x01\x7a\x00")
         self.assertEqual(printed.getvalue(), "")
+
+
+class TLSTests(SynchronousTestCase):
+    creator: Any = object()
+
+    def setUp(self) -> None:
+        self.peer = Peer()
+
+    def test_a_connection_that_is_closed_within_the_handshake_ends_it(self) -> None:
+        for end in (self.peer.connection.close, lambda: self.peer.connection.drop("no reason")):
+            handshake = self.peer.connection.begin_tls(self.creator, 5)
+            self.assertTrue(self.peer.transport.tls)
+            end()
+            self.failureResultOf(handshake, ConnectionDropped)
+            self.peer.vanish()
+            self.assertEqual(self.peer.clock.getDelayedCalls(), [])
+            self.peer = Peer()
+
+    def test_no_tls_is_begun_on_a_connection_that_was_lost(self) -> None:
+        self.peer.vanish()
+        self.failureResultOf(self.peer.connection.begin_tls(self.creator, 5), ConnectionDropped)
+        self.failureResultOf(self.peer.connection.start_tls(self.creator, 5), ConnectionDropped)
+        self.assertFalse(self.peer.transport.tls)
+
+    def test_no_tls_is_begun_behind_plain_text(self) -> None:
+        self.peer.send(b"0")
+        self.failureResultOf(self.peer.connection.begin_tls(self.creator, 5), ConnectionDropped)
+        self.assertFalse(self.peer.transport.tls)
+        self.assertTrue(self.peer.transport.aborted)
+
+    def test_what_cannot_be_abandoned_ends_the_connection_when_it_is_given_up(self) -> None:
+        asked = self.peer.connection.start_tls(self.creator, 1)
+        self.peer.clock.advance(1)
+        self.failureResultOf(asked, TimeoutError)
+        self.assertTrue(self.peer.transport.aborted)
+        self.assertEqual(len(self.peer.sent()), 1)

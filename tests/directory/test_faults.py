@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given, settings
@@ -18,17 +19,22 @@ from tests.directory.fake import (
     Behaviour,
     FakeServer,
     Network,
+    Peer,
+    agrees_to_tls,
     begins,
     binds_with,
     checks_password,
     closes,
     disconnects,
+    extends_with,
     finds,
     finds_a_large_entry,
     finds_nothing_but,
     says_nothing,
     sends,
     sends_half,
+    shakes_hands,
+    shows_a_certificate,
 )
 
 TIMEOUT = 8
@@ -47,10 +53,21 @@ bad_searches: list[Behaviour] = [
     begins,
     finds_a_large_entry,
 ]
+bad_answers_to_starttls: list[Behaviour] = [extends_with(2), binds_with(0)]
+handshakes: list[Callable[[Peer], None]] = [
+    Peer.close,
+    lambda peer: None,
+    shows_a_certificate("is not ours"),
+    shakes_hands,
+]
 bad_binds: list[Behaviour] = [binds_with(49), binds_with(51)]
 steps = st.one_of(
     st.tuples(st.just("search"), st.sampled_from([*bad, *bad_searches, finds])),
     st.tuples(st.just("bind"), st.sampled_from([*bad, *bad_binds, checks_password])),
+    st.tuples(
+        st.just("extended"), st.sampled_from([*bad, *bad_answers_to_starttls, agrees_to_tls])
+    ),
+    st.tuples(st.just("handshake"), st.sampled_from(handshakes)),
     st.tuples(st.sampled_from(["find", "prove", "stop", "heal", "vanish"]), st.none()),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.001, 0.01, 1.0, 3.0])),
 )
@@ -58,8 +75,10 @@ steps = st.one_of(
 
 class FaultTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=60)
-    @given(st.lists(st.tuples(st.integers(0, 1), steps), max_size=60))
-    def test_any_faults_are_survived(self, script: list[tuple[int, tuple[str, Any]]]) -> None:
+    @given(st.booleans(), st.lists(st.tuples(st.integers(0, 1), steps), max_size=60))
+    def test_any_faults_are_survived(
+        self, tls: bool, script: list[tuple[int, tuple[str, Any]]]
+    ) -> None:
         self.clock = Clock()
         network = Network(self.clock)
         servers = [network.server("one"), network.server("two")]
@@ -67,6 +86,7 @@ class FaultTests(SynchronousTestCase):
             ldapserver=tuple(server.address for server in servers),
             ldapbasedn=BASE,
             ldaptimeout=TIMEOUT,
+            ldaptls=tls,
         )
         directory = Directory(self.clock, control, connect=network.connect)
         directory.start()
@@ -106,6 +126,8 @@ class FaultTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual([server.open_peers for server in servers], [[], []])
+        peers = [peer for server in servers for peer in server.peers]
+        self.assertNotEqual(any(peer.asked_in_plain_text for peer in peers), tls)
 
     def change(self, server: FakeServer, step: str, argument: Any) -> None:
         if step == "stop":
@@ -115,6 +137,7 @@ class FaultTests(SynchronousTestCase):
         elif step == "heal":
             server.running = server.reachable = True
             server.search, server.bind = finds, checks_password
+            server.extended, server.handshake = agrees_to_tls, shakes_hands
         else:
             setattr(server, step, argument)
 

@@ -125,6 +125,11 @@ class ConnectionTests(LogTestCase):
         why = '"it closed the connection before it answered; under way: 1"'
         self.assertEqual(lost, f"{start}lost why={why} searching=1 rebinding=0")
 
+    def test_a_connection_by_tls_is_told_to_be_secured(self) -> None:
+        self.result(self.start(ldaptls=True).find(b"joe"))
+        _, secured = self.shown("connection")
+        self.assertEqual(secured, "connection server=one:389 event=secured searching=0 rebinding=0")
+
 
 class SecretTests(LogTestCase):
     loglevel = 255

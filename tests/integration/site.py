@@ -77,11 +77,14 @@ class SiteTestCase(TestCase):
         """Declare an entry that is not a qmail-ldap user."""
         self._entries.append(entry(dn, attributes))
 
-    def new_slapd(self, name: str = "slapd") -> Slapd:
-        """A directory server with all users declared so far; it is not started."""
+    def new_slapd(self, name: str = "slapd", **tls: Any) -> Slapd:
+        """A directory server with all users declared so far; it is not started.
+
+        ``tls`` is what `Slapd` takes for that.
+        """
         place = self.directory / name
         place.mkdir()
-        slapd = Slapd(place, "".join(self._entries))
+        slapd = Slapd(place, "".join(self._entries), **tls)
         self.addCleanup(slapd.kill)
         return slapd
 

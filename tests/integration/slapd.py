@@ -37,6 +37,7 @@ moduleload back_mdb
 # A bind with a name and no password succeeds, as anonymous: the danger of proving passwords so.
 allow bind_anon_dn
 threads 4
+{tls}
 database mdb
 suffix "{suffix}"
 rootdn "cn=admin,{suffix}"
@@ -49,16 +50,35 @@ access to attrs=userPassword by dn.exact="{service_dn}" read by anonymous auth b
 access to * by * read
 """
 
+_TLS = """\
+TLSCertificateFile {file}
+TLSCertificateKeyFile {file}
+"""
+
 
 class Slapd:
     """One directory server; it starts with ``entries``, which are LDIF, below `SUFFIX`.
 
     Everybody may read everything but userPassword, which only `SERVICE_DN` may. ``modules`` are
-    loaded besides what it needs.
+    loaded besides what it needs. With a ``certificate``, a file of it and its key, it offers
+    StartTLS; with ``ldaps``, it speaks nothing but TLS. ``host`` is how it is called, a name of the
+    loopback address.
     """
 
-    def __init__(self, directory: Path, entries: str = "", modules: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        entries: str = "",
+        modules: Sequence[str] = (),
+        *,
+        certificate: Path | None = None,
+        ldaps: bool = False,
+        host: str = HOST,
+    ) -> None:
         self.port = unused_port()
+        self._certificate = certificate
+        self._scheme = "ldaps" if ldaps else "ldap"
+        self._host = host
         self._directory = directory
         self._entries = entries
         self._modules = modules
@@ -68,7 +88,8 @@ class Slapd:
     @property
     def address(self) -> str:
         """As a line of the control file ldapserver."""
-        return f"{HOST}:{self.port}"
+        host = f"{self._host}:{self.port}"
+        return f"ldaps://{host}" if self._scheme == "ldaps" else host
 
     @property
     def log(self) -> str:
@@ -84,7 +105,7 @@ class Slapd:
             [
                 _program("slapd"),
                 *("-f", str(configuration)),
-                *("-h", f"ldap://{self.address}"),
+                *("-h", f"{self._scheme}://{HOST}:{self.port}"),
                 *("-d", "stats"),
             ],
             self._log,
@@ -131,6 +152,7 @@ class Slapd:
                 directory=self._directory,
                 modules="\n".join(f"moduleload {module}" for module in self._modules),
                 service_dn=SERVICE_DN,
+                tls="" if self._certificate is None else _TLS.format(file=self._certificate),
             )
         )
         ldif = self._directory / "entries.ldif"

@@ -1,0 +1,75 @@
+"""What LOGLEVEL 64 and 128 show of one directory server: what it is asked, and its connections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+
+from qmailldap.directory.filter_text import filter_text
+from qmailldap.directory.results import Result
+from qmailldap.loglevel import Kind, Log
+from qmailldap.printable import printable
+
+__all__ = ["Telling"]
+
+_LONGEST = 256
+
+_log = Log(namespace="qmailldap.directory")
+
+
+class Telling:
+    """Tells of the server of that name; ``begun`` is when an operation was, by the clock."""
+
+    def __init__(self, clock: IReactorTime, server: str) -> None:
+        self._clock = clock
+        self._server = server
+
+    def search(
+        self, request: Any, begun: float, outcome: Result | Exception, entries: int = 0
+    ) -> None:
+        if _log.shows(Kind.DIRECTORY):
+            _log.debug(
+                'search server={server} base={base} filter="{filter}" entries={entries}'
+                " result={result} seconds={seconds:.3f}",
+                kind=Kind.DIRECTORY,
+                server=self._server,
+                base=printable(request.baseObject, _LONGEST),
+                filter=filter_text(request.filter),
+                entries=entries,
+                result=_shown(outcome),
+                seconds=self._clock.seconds() - begun,
+            )
+
+    def bind(self, dn: bytes, begun: float, outcome: Result | Exception) -> None:
+        if _log.shows(Kind.DIRECTORY):
+            _log.debug(
+                "bind server={server} dn={dn} result={result} seconds={seconds:.3f}",
+                kind=Kind.DIRECTORY,
+                server=self._server,
+                dn=printable(dn, _LONGEST),
+                result=_shown(outcome),
+                seconds=self._clock.seconds() - begun,
+            )
+
+    def connection(self, event: str, searching: int, rebinding: int, why: str = "") -> None:
+        if _log.shows(Kind.DIRECTORY_MORE):
+            _log.debug(
+                "connection server={server} event={event}{why} searching={searching}"
+                " rebinding={rebinding}",
+                kind=Kind.DIRECTORY_MORE,
+                server=self._server,
+                event=event,
+                searching=searching,
+                rebinding=rebinding,
+                why=f" why={printable(why.encode('utf-8', 'replace'), _LONGEST)}" if why else "",
+            )
+
+
+def _shown(outcome: Result | Exception) -> str:
+    """How an operation ended, for the log; an exception may have no text of its own."""
+    if isinstance(outcome, CancelledError):
+        return "given-up"  # its time is up, or its login went away
+    text = str(outcome) or type(outcome).__name__
+    return printable(text.encode("utf-8", "replace"), _LONGEST)
