@@ -21,7 +21,7 @@ from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
 from qmailldap.turns import Turns
 
-__all__ = ["Forwarder", "MailRealm", "Owners"]
+__all__ = ["Forwarder", "MailRealm", "Owners", "Sessions"]
 
 _Avatar = tuple[type[Interface], object, Callable[[], None]]
 
@@ -30,6 +30,12 @@ class Owners(Protocol):
     """What is asked of `qmailldap.owners.Owners`."""
 
     def hands(self, account: Account) -> Hands: ...
+
+
+class Sessions(Protocol):
+    """What is asked of `qmailldap.admission.Sessions`."""
+
+    def enter(self, user: bytes, host: str) -> Callable[[], None]: ...
 
 
 class Forwarder(Protocol):
@@ -43,7 +49,9 @@ class MailRealm:
     """Opens the mailbox of an account, or a session with the member that keeps its mail.
 
     ``owners`` finds who may work on a mailbox, ``offload`` is where this process reads large
-    messages, and ``forwarder`` is the way to other members.
+    messages, ``forwarder`` is the way to other members, and ``sessions`` counts how many each user
+    has: from before anything is opened until what ends the session is called, which is the third
+    thing that a portal is given. Without it nobody counts them.
     """
 
     def __init__(
@@ -52,27 +60,56 @@ class MailRealm:
         forwarder: Forwarder,
         offload: Offload,
         clock: IReactorTime,
+        sessions: Sessions | None = None,
     ) -> None:
         self._owners = owners
         self._forwarder = forwarder
         self._offload = offload
         self._turns = Turns(clock)
+        self._sessions = sessions
 
     def requestAvatar(
         self, avatarId: Any, mind: object, *interfaces: type[Interface]
     ) -> Deferred[_Avatar]:
         """Open the mailbox of ``avatarId``, an `Account` or a `RemoteAccount`.
 
-        Gives the first of the interfaces that is `IMaildrop`, or the ``IMailbox`` of stock Twisted
-        which that extends; for a `RemoteAccount` `IForwardedSession`, if that is among them and
-        ``mind`` is a `Client`. Fails with `LoginRefused` when it cannot be had.
+        ``mind`` is the `Client`, where there is one. Gives the first of the interfaces that is
+        `IMaildrop`, or the ``IMailbox`` of stock Twisted which that extends; for a `RemoteAccount`
+        `IForwardedSession`, if that is among them and there is a `Client`. Fails with
+        `LoginRefused` when it cannot be had.
         """
         for interface in interfaces:
             if IMaildrop.isOrExtends(interface):
-                if isinstance(avatarId, RemoteAccount):
-                    return Deferred.fromCoroutine(self._forward(avatarId, mind, interfaces))
-                return Deferred.fromCoroutine(self._open(avatarId, interface))
+                return Deferred.fromCoroutine(self._admit(avatarId, mind, interface, interfaces))
         raise NotImplementedError(f"none of {interfaces!r} is given to an account")
+
+    async def _admit(
+        self,
+        account: Account | RemoteAccount,
+        mind: object,
+        interface: type[Interface],
+        interfaces: Sequence[type[Interface]],
+    ) -> _Avatar:
+        host = mind.host if isinstance(mind, Client) else ""
+        # Not by its truth: one that has counted nobody yet is false.
+        sessions = self._sessions
+        leave = _nothing if sessions is None else sessions.enter(_user(account), host)
+        try:
+            if isinstance(account, RemoteAccount):
+                given, avatar, close = await self._forward(account, mind, interfaces)
+            else:
+                given, avatar, close = await self._open(account, interface)
+        except BaseException:
+            leave()
+            raise
+
+        def log_out() -> None:
+            try:
+                close()
+            finally:
+                leave()
+
+        return given, avatar, log_out
 
     async def _forward(
         self, account: RemoteAccount, mind: object, interfaces: Sequence[type[Interface]]
@@ -92,3 +129,12 @@ class MailRealm:
         except (OSError, Busy, MemoryError) as error:
             raise mailbox_refused(error, account) from None
         return interface, mailbox, mailbox.close
+
+
+def _nothing() -> None:
+    """What is to be done at the end of a session that was not counted."""
+
+
+def _user(account: Account | RemoteAccount) -> bytes:
+    """What is one user, by whatever name and case they log in: those of passwd have no DN."""
+    return account.dn.lower().encode("utf-8", "surrogateescape") or account.login

@@ -16,6 +16,7 @@ from zope.interface import Interface
 from zope.interface.verify import verifyObject
 
 from qmailldap.account import Account, RemoteAccount
+from qmailldap.admission import Sessions
 from qmailldap.client import Client
 from qmailldap.interfaces import IForwardedSession, IMaildrop
 from qmailldap.owners import Owners
@@ -62,15 +63,17 @@ class Forwarder:
     """Knows one session, and remembers who has asked for it."""
 
     def __init__(self) -> None:
-        self.session = Session()
+        self.session: Session | None = Session()
         self.asked: list[tuple[RemoteAccount, Client]] = []
 
     async def log_in(self, account: RemoteAccount, client: Client) -> Any:
         self.asked.append((account, client))
+        if self.session is None:
+            raise LoginRefused(Refusal.MAILHOST_UNREACHABLE)
         return self.session
 
 
-class MailRealmTests(SynchronousTestCase):
+class MailRealmTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.home = Path(self.mktemp()).absolute()
         self.maildir = self.home / "Maildir"
@@ -87,8 +90,9 @@ class MailRealmTests(SynchronousTestCase):
         account = RemoteAccount(b"joe", "uid=joe", "there.example.org")
         return self.realm().requestAvatar(account, mind, *interfaces)
 
-    def realm(self, offload: Any = here) -> MailRealm:
-        return MailRealm(Owners(offload, None, None), self.forwarder, offload, Clock())
+    def realm(self, offload: Any = here, sessions: Sessions | None = None) -> MailRealm:
+        owners = Owners(offload, None, None)
+        return MailRealm(owners, self.forwarder, offload, Clock(), sessions)
 
     def account(self) -> Account:
         return attrs.evolve(
@@ -101,6 +105,8 @@ class MailRealmTests(SynchronousTestCase):
         self.assertIs(refused.refusal, refusal)
         return refused.detail
 
+
+class MailRealmTests(MailRealmTestCase):
     def test_an_account_gets_its_maildrop(self) -> None:
         interface, mailbox, logout = self.successResultOf(self.avatar())
         self.assertIs(interface, IMaildrop)
@@ -131,7 +137,7 @@ class MailRealmTests(SynchronousTestCase):
         ((asked, who),) = self.forwarder.asked
         self.assertEqual((asked.mail_host, who), ("there.example.org", client))
         logout()
-        self.assertTrue(self.forwarder.session.closed)
+        self.assertTrue(session.closed)
 
     def test_who_cannot_be_forwarded_is_refused(self) -> None:
         for mind, interfaces in (
@@ -197,3 +203,85 @@ class MailRealmTests(SynchronousTestCase):
             return fail(MemoryError())
 
         self.assert_refused(Refusal.OUT_OF_MEMORY, offload=starved)
+
+
+class SessionsOfOneUserTests(MailRealmTestCase):
+    """Two at a time, from before anything is opened to the very end."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sessions = Sessions(2, lambda host: host == "192.0.2.1")
+        self.the_realm = self.realm(sessions=self.sessions)
+
+    def log_in(self, account: Account | RemoteAccount, host: str = "192.0.2.7") -> Deferred[Any]:
+        client = Client(password=b"secret", host=host)
+        return self.the_realm.requestAvatar(account, client, IMaildrop, IForwardedSession)
+
+    def log_out_of(self, avatar: Deferred[Any]) -> Callable[[], None]:
+        log_out: Callable[[], None] = self.successResultOf(avatar)[2]
+        return log_out
+
+    def assert_too_many(self, avatar: Deferred[Any]) -> None:
+        refused: Any = self.failureResultOf(avatar, LoginRefused).value
+        self.assertIs(refused.refusal, Refusal.TOO_MANY_SESSIONS)
+
+    def test_a_session_counts_until_it_is_over(self) -> None:
+        first = self.log_out_of(self.log_in(self.account()))
+        self.log_out_of(self.log_in(self.account()))
+        self.assert_too_many(self.log_in(self.account()))
+        first()
+        first()
+        self.log_out_of(self.log_in(self.account()))
+        self.assert_too_many(self.log_in(self.account()))
+
+    def test_a_user_is_one_by_every_name(self) -> None:
+        for login, dn in ((b"joe", "uid=joe"), (b"joe@example.org", "UID=Joe")):
+            self.log_out_of(self.log_in(attrs.evolve(self.account(), login=login, dn=dn)))
+        self.assert_too_many(self.log_in(self.account()))
+        self.log_out_of(self.log_in(attrs.evolve(self.account(), dn="uid=jane")))
+
+    def test_forwarded_sessions_count_alike(self) -> None:
+        remote = RemoteAccount(b"joe", "uid=joe", "there.example.org")
+        first = self.log_out_of(self.log_in(remote))
+        self.log_out_of(self.log_in(remote))
+        self.assert_too_many(self.log_in(remote))
+        self.assertEqual(len(self.forwarder.asked), 2)
+        first()
+        self.log_out_of(self.log_in(remote))
+
+    def test_a_session_that_does_not_come_about_does_not_count(self) -> None:
+        self.forwarder.session = None
+        remote = RemoteAccount(b"joe", "uid=joe", "there.example.org")
+        missing = attrs.evolve(self.account(), mailbox="/nowhere/Maildir")
+        for _ in range(3):
+            self.failureResultOf(self.log_in(remote), LoginRefused)
+            self.failureResultOf(self.log_in(missing), LoginRefused)
+        self.assertEqual(len(self.sessions), 0)
+
+    def test_a_client_that_leaves_before_its_mailbox_is_open_does_not_count(self) -> None:
+        self.the_realm = self.realm(lambda *_, **__: Deferred(), sessions=self.sessions)
+        avatar = self.log_in(self.account())
+        self.assertNoResult(avatar)
+        self.assertEqual(len(self.sessions), 1)
+        avatar.cancel()
+        self.failureResultOf(avatar)
+        self.assertEqual(len(self.sessions), 0)
+
+    def test_those_of_trusted_clients_do_not_count(self) -> None:
+        for _ in range(5):
+            self.log_out_of(self.log_in(self.account(), host="192.0.2.1"))
+        self.assertEqual(len(self.sessions), 0)
+
+    def test_a_session_that_fails_to_close_is_over_all_the_same(self) -> None:
+        def fails() -> None:
+            raise OSError
+
+        session = self.forwarder.session
+        assert session is not None
+        self.patch(session, "close", fails)
+        log_out = self.log_out_of(
+            self.log_in(RemoteAccount(b"joe", "uid=joe", "there.example.org"))
+        )
+        with self.assertRaises(OSError):
+            log_out()
+        self.assertEqual(len(self.sessions), 0)

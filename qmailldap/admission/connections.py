@@ -1,0 +1,100 @@
+"""How many connections are open: in all, and from one network."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+
+from qmailldap.admission.networks import network_of
+from qmailldap.refusal import LoginRefused, Refusal
+
+__all__ = ["Connections", "Place"]
+
+
+class Connections:
+    """Counts connections: at most ``most`` in all, ``most_per_address`` from one network.
+
+    The latter may be 0, for any number. What counts as one network is said by `network_of`; who has
+    none counts in all only.
+    """
+
+    def __init__(self, most: int, most_per_address: int) -> None:
+        self._most = most
+        self._most_per_address = most_per_address
+        self._count = 0
+        self._by_network: Counter[str] = Counter()
+        self._waiting: OrderedDict[Place, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return self._count
+
+    def enter(self, host: str, make_room: Callable[[], None], *, exempt: bool = False) -> Place:
+        """A connection comes from the address ``host``.
+
+        When there are enough in all, that of those not logged in which came first has to go: its
+        ``make_room`` is called, once, and has to abort it. Raises `LoginRefused` with
+        TOO_MANY_CONNECTIONS where there is none such, or the network has enough. An ``exempt`` one
+        is always let in, never has to go, and counts in all only.
+        """
+        network = "" if exempt else network_of(host)
+        if network and 0 < self._most_per_address <= self._by_network[network]:
+            raise LoginRefused(
+                Refusal.TOO_MANY_CONNECTIONS, f"{self._by_network[network]} from {network}"
+            )
+        if self._count >= self._most:
+            if self._waiting:
+                oldest = next(iter(self._waiting))
+                # At once, and not when it is lost: several may have to go in one go.
+                oldest.leave()
+                oldest.make_room()
+            elif not exempt:
+                raise LoginRefused(
+                    Refusal.TOO_MANY_CONNECTIONS, f"{self._count} in all, and all are logged in"
+                )
+        place = Place(self, network, make_room)
+        self._count += 1
+        if network:
+            self._by_network[network] += 1
+        if not exempt:
+            self._waiting[place] = None
+        return place
+
+    def _no_longer_waits(self, place: Place) -> None:
+        self._waiting.pop(place, None)
+
+    def _left(self, network: str) -> None:
+        self._count -= 1
+        if network:
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
+                del self._by_network[network]
+
+
+class Place:
+    """One connection among those counted."""
+
+    def __init__(
+        self, connections: Connections, network: str, make_room: Callable[[], None]
+    ) -> None:
+        self.make_room = make_room
+        self._connections = connections
+        self._network = network
+        self._left = False
+
+    def logged_in(self) -> None:
+        """From now on it need not go for others."""
+        self._connections._no_longer_waits(self)
+        # Whoever speaks on the connection may be another soon, and the first is not to be kept.
+        self.make_room = _stay
+
+    def leave(self) -> None:
+        """The connection is gone. Harmless when said twice."""
+        if not self._left:
+            self._left = True
+            self._connections._no_longer_waits(self)
+            self._connections._left(self._network)
+
+
+def _stay() -> None:
+    """What is asked of nobody who is logged in."""

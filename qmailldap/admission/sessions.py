@@ -1,0 +1,49 @@
+"""How many sessions each user has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from qmailldap.refusal import LoginRefused, Refusal
+
+__all__ = ["Sessions"]
+
+
+class Sessions:
+    """Counts the sessions of each user, at ``most`` so many at a time; 0: any number.
+
+    Those of clients whose address is ``exempt`` do not count.
+    """
+
+    def __init__(self, most: int, exempt: Callable[[str], bool] = lambda host: False) -> None:
+        self._most = most
+        self._exempt = exempt
+        self._by_user: Counter[bytes] = Counter()
+
+    def __len__(self) -> int:
+        """How many users have one that counts."""
+        return len(self._by_user)
+
+    def enter(self, user: bytes, host: str = "") -> Callable[[], None]:
+        """A session of ``user`` begins, whose client is at the address ``host``.
+
+        Returns what is to be called at its end; harmless when called twice. Raises `LoginRefused`
+        with TOO_MANY_SESSIONS.
+        """
+        if not self._most or self._exempt(host):
+            return lambda: None
+        if self._by_user[user] >= self._most:
+            raise LoginRefused(Refusal.TOO_MANY_SESSIONS, f"{self._by_user[user]} of this user")
+        self._by_user[user] += 1
+        left = False
+
+        def leave() -> None:
+            nonlocal left
+            if not left:
+                left = True
+                self._by_user[user] -= 1
+                if not self._by_user[user]:
+                    del self._by_user[user]
+
+        return leave
