@@ -136,11 +136,16 @@ class Account:
 
 @attrs.frozen
 class RemoteAccount:
-    """Whom a login turned out to be, where ``mail_host`` keeps the mail: no more is known of it."""
+    """Whom a login turned out to be, where ``mail_host`` keeps the mail: no more is known of it.
+
+    ``password`` is the user's where the client has proved to know it without sending it: the member
+    that has the mail must be told.
+    """
 
     login: bytes
     dn: str
     mail_host: str
+    password: bytes | None = attrs.field(default=None, repr=False)
 
     def environment(self) -> dict[bytes, bytes]:
         """The variables of programs that are run for the account."""

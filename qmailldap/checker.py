@@ -10,11 +10,11 @@ import secrets
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-import attrs
 from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
+from twisted.cred.error import UnhandledCredentials
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -27,18 +27,12 @@ from qmailldap.account import (
     RemoteAccount,
     parse_account,
     parse_mail_host,
-    password_values,
 )
 from qmailldap.decisions import tell_account, tell_found, tell_member, tell_proof
 from qmailldap.directory import DirectoryUnavailable, EntryTooLarge
 from qmailldap.durations import Durations
-from qmailldap.passwords import (
-    Decoys,
-    MalformedHash,
-    StoredPassword,
-    parse_password,
-    why_no_match,
-)
+from qmailldap.password_values import Answer, PasswordValues, prove_answer
+from qmailldap.passwords import Decoys, StoredPassword
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
 from qmailldap.turns import Turns
@@ -49,7 +43,6 @@ __all__ = [
     "HashProof",
     "LDAPChecker",
     "LocalUsers",
-    "PasswordValues",
     "Proof",
     "RebindProof",
 ]
@@ -57,7 +50,7 @@ __all__ = [
 REFUSAL_GRID = 0.1
 """Seconds; a refused login is answered after a multiple of them."""
 
-_MOST_VALUES = 8
+T = TypeVar("T")
 
 
 class Directory(Protocol):
@@ -107,89 +100,19 @@ class _NoLocalUsers:
         raise LoginRefused(Refusal.WRONG_CREDENTIALS, "no such user")
 
 
-@attrs.frozen
-class PasswordValues:
-    """The values of userPassword of a login's entries, read.
+class HashProof:
+    """The password is compared with userPassword, off the reactor where that takes long.
 
-    There are ``count`` of them; ``readable`` are those that are well-formed among the first
-    `_MOST_VALUES`, ``malformed`` says what is wrong with one of the others. ``mismatches`` say of
-    each that is readable why no password matches it, empty where one may.
+    ``cleartext`` says that userPassword may be clear text (control file ldapcleartext).
     """
 
-    dn: str
-    entries: int
-    count: int
-    readable: tuple[StoredPassword, ...]
-    mismatches: tuple[str, ...]
-    malformed: MalformedHash | None
-
-    @classmethod
-    def of(cls, entries: tuple[Entry, ...]) -> PasswordValues:
-        values = [value for entry in entries for value in password_values(entry)]
-        readable, mismatches, malformed = [], [], None
-        for value in values[:_MOST_VALUES]:
-            try:
-                readable.append(parse_password(value))
-            except MalformedHash as error:
-                malformed = error
-            else:
-                mismatches.append(why_no_match(value))
-        return cls(
-            entries[0].dn,
-            len(entries),
-            len(values),
-            tuple(readable),
-            tuple(mismatches),
-            malformed,
-        )
-
-    def refusal_of_right(self) -> LoginRefused | None:
-        """Why even a password that is that of a value is refused, None if it is not."""
-        if self.entries == 1 and self.count > 1:
-            return LoginRefused(
-                Refusal.TEMPORARY, f"{self.dn} has {self.count} values of userPassword"
-            )
-        return None
-
-    def refusal_of_wrong(self) -> LoginRefused | None:
-        """What is wrong with the values that a password was compared with, None if nothing."""
-        if not self.count:
-            return LoginRefused(
-                Refusal.WRONG_CREDENTIALS, f"{self.dn} has no userPassword that can be read"
-            )
-        if self.malformed is not None:
-            return LoginRefused(
-                Refusal.RECORD_INCORRECT,
-                f"userPassword of {self.dn}: {self.malformed}",
-                shown=Refusal.WRONG_CREDENTIALS,
-            )
-        if not self.can_match:
-            return LoginRefused(
-                Refusal.WRONG_CREDENTIALS,
-                f"userPassword of {self.dn}, which no password matches: {self.why_no_match}",
-            )
-        return None
-
-    @property
-    def can_match(self) -> bool:
-        """Whether there is a password that is that of a value."""
-        return not all(self.mismatches)
-
-    @property
-    def why_no_match(self) -> str:
-        """What keeps passwords from matching, in words that hold nothing of a value."""
-        return "; ".join(dict.fromkeys(filter(None, self.mismatches)))
-
-
-class HashProof:
-    """The password is compared with userPassword, off the reactor where that takes long."""
-
-    def __init__(self, offload: Offload) -> None:
+    def __init__(self, offload: Offload, *, cleartext: bool = False) -> None:
         self._offload = offload
+        self._cleartext = cleartext
         self._decoys = Decoys()
 
     async def prove(self, login: bytes, entries: tuple[Entry, ...], password: bytes) -> bool:
-        values = PasswordValues.of(entries)
+        values = PasswordValues.of(entries, cleartext=self._cleartext)
         # More values than one are refused whichever is right, but not before one of them is.
         proved, took_long = False, False
         for stored in values.readable:
@@ -275,11 +198,10 @@ class LDAPChecker:
     ``proof`` is how the site proves passwords, ``local`` who else there is beside the directory:
     asked only about a login that the directory says it does not know. ``keeps`` tells of a mailHost
     whether its mail is here. ``grid`` is in seconds: refused logins are answered after a multiple
-    of it. Fails with `LoginRefused`, never with anything else that a client, a record or a
-    directory could cause.
+    of it. With ``cleartext``, answers to a challenge are taken as well, from those whose password
+    the directory has in clear text. Fails with `LoginRefused`, never with anything else that a
+    client, a record or a directory could cause.
     """
-
-    credentialInterfaces = (IUsernamePassword,)
 
     def __init__(
         self,
@@ -291,7 +213,10 @@ class LDAPChecker:
         keeps: Callable[[str], bool] = lambda mail_host: True,
         *,
         grid: float = REFUSAL_GRID,
+        cleartext: bool = False,
     ) -> None:
+        challenges = (IUsernameHashedPassword,) if cleartext else ()
+        self.credentialInterfaces = (IUsernamePassword, *challenges)
         self._keeps = keeps
         self._grid = grid
         self._directory = directory
@@ -301,22 +226,30 @@ class LDAPChecker:
         self._local = _NoLocalUsers() if local is None else local
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
-        """A Deferred of who it is, for credentials that provide ``IUsernamePassword``.
+        """A Deferred of who it is, for credentials of one of the ``credentialInterfaces``.
 
         (Types: the interface is written for avatar ids that are octets.)
         """
-        login, password = credentials.username, credentials.password
-        return Deferred.fromCoroutine(self._judge_in_time(login, password))
+        login = credentials.username
+        if IUsernamePassword.providedBy(credentials):
+            judged = self._judge(login, credentials.password)
+        elif IUsernameHashedPassword in self.credentialInterfaces:
+            judged = self._judge_answer(login, credentials)
+        else:
+            raise UnhandledCredentials("answers to challenges are not taken")
+        return Deferred.fromCoroutine(self._in_time(judged))
 
-    async def _judge_in_time(self, login: bytes, password: bytes) -> Account | RemoteAccount:
-        """`_judge`, its refusals held back to the next multiple of the grid.
+    async def _in_time(
+        self, judged: Coroutine[Deferred[Any], Any, Account | RemoteAccount]
+    ) -> Account | RemoteAccount:
+        """What is judged, its refusals held back to the next multiple of the grid.
 
         To find an entry and to read it takes longer than to find none, by a fraction of a
         millisecond, which a patient stranger can measure.
         """
         begun = self._clock.seconds()
         try:
-            return await self._judge(login, password)
+            return await judged
         except LoginRefused as refused:
             if refused.shown is Refusal.WRONG_CREDENTIALS:
                 taken = self._clock.seconds() - begun
@@ -329,6 +262,17 @@ class LDAPChecker:
         entries = await self._by_directory(login, password)
         if not entries:
             return await self._by_passwd(login, password)
+        return self._account(login, entries)
+
+    async def _judge_answer(self, login: bytes, answer: Answer) -> Account | RemoteAccount:
+        """Who has answered a challenge: nobody whom passwd knows, as shadow has no clear text."""
+        entries, password = await _refusing(self._answered(login, answer))
+        return self._account(login, entries, password)
+
+    def _account(
+        self, login: bytes, entries: tuple[Entry, ...], password: bytes | None = None
+    ) -> Account | RemoteAccount:
+        """What the record says; ``password`` is for the member that has the mail."""
         if len(entries) > 1:
             raise LoginRefused(
                 Refusal.TEMPORARY, f"more than one entry: {entries[0].dn} and others"
@@ -336,7 +280,7 @@ class LDAPChecker:
         (entry,) = entries
         mail_host = parse_mail_host(entry)
         if mail_host is not None and not self._keeps(mail_host):
-            remote = RemoteAccount(login, entry.dn, mail_host)
+            remote = RemoteAccount(login, entry.dn, mail_host, password)
             tell_member(remote)
             return remote
         account = parse_account(login, entry, self._defaults)
@@ -346,19 +290,13 @@ class LDAPChecker:
     async def _by_directory(self, login: bytes, password: bytes) -> tuple[Entry, ...]:
         """The entries of the login, its password proved; none where passwd is to be asked."""
         try:
-            return await self._proved(login, password)
+            return await _refusing(self._proved(login, password))
         except LoginRefused as refused:
             if refused.shown is Refusal.WRONG_CREDENTIALS:
                 # Those whom the directory does not know wait for passwd's answer as well.
                 with suppress(CancelledError):
                     await self._local.pretend()
             raise
-        except DirectoryUnavailable as error:
-            raise LoginRefused(Refusal.DIRECTORY_UNREACHABLE, str(error)) from None
-        except Busy as error:
-            raise LoginRefused(Refusal.TEMPORARY, str(error)) from None
-        except MemoryError:
-            raise LoginRefused(Refusal.OUT_OF_MEMORY, "to prove a password") from None
 
     async def _proved(self, login: bytes, password: bytes) -> tuple[Entry, ...]:
         entries, too_large = await self._find(login)
@@ -375,6 +313,18 @@ class LDAPChecker:
         if not password:
             raise LoginRefused(Refusal.WRONG_CREDENTIALS, "empty password")
         return entries
+
+    async def _answered(self, login: bytes, answer: Answer) -> tuple[tuple[Entry, ...], bytes]:
+        """The entries of the login, and the password that has been proved."""
+        entries, too_large = await self._find(login)
+        tell_found(login, entries)
+        if too_large:
+            raise LoginRefused(Refusal.RECORD_INCORRECT, too_large, shown=Refusal.WRONG_CREDENTIALS)
+        if not entries:
+            raise LoginRefused(
+                Refusal.WRONG_CREDENTIALS, "no such user in the directory, to answer a challenge"
+            )
+        return entries, prove_answer(login, entries, answer)
 
     async def _by_passwd(self, login: bytes, password: bytes) -> Account:
         try:
@@ -398,3 +348,15 @@ class LDAPChecker:
             return await self._directory.find(login), ""
         except EntryTooLarge as error:
             return (), str(error)
+
+
+async def _refusing(work: Coroutine[Deferred[Any], Any, T]) -> T:
+    """What the work gives; whatever keeps it from being done is a `LoginRefused`."""
+    try:
+        return await work
+    except DirectoryUnavailable as error:
+        raise LoginRefused(Refusal.DIRECTORY_UNREACHABLE, str(error)) from None
+    except Busy as error:
+        raise LoginRefused(Refusal.TEMPORARY, str(error)) from None
+    except MemoryError:
+        raise LoginRefused(Refusal.OUT_OF_MEMORY, "to prove a password") from None

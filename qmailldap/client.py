@@ -18,8 +18,9 @@ FIRST_TTL = 5
 class Client:
     """A client and what it logs in with.
 
-    ``host`` is its address, empty where it has none, ``session`` the name of the session in the
-    logs of all members that it passes through, ``ttl`` how often it may still be handed on.
+    ``password`` is what it has sent, empty where it has answered a challenge instead. ``host`` is
+    its address, empty where it has none, ``session`` the name of the session in the logs of all
+    members that it passes through, ``ttl`` how often it may still be handed on.
     """
 
     password: bytes = attrs.field(repr=False)

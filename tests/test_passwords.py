@@ -299,11 +299,6 @@ class CleartextTests(SynchronousTestCase):
     def test_an_empty_one_never_matches(self) -> None:
         self.assertFalse(parse_password(b"{PLAIN}", cleartext=True).verify(b""))
 
-    def test_a_value_without_a_scheme_is_never_clear_text(self) -> None:
-        for value in (b"secret", b"{}secret", b"{FOO}secret", b"{SASL}secret"):
-            self.assertFalse(parse_password(value, cleartext=True).verify(b"secret"))
-            self.assertFalse(parse_password(value, cleartext=True).verify(value))
-
 
 class CryptTests(SynchronousTestCase):
     """Values of crypt(3)."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol
 from zope.interface import implementer
@@ -19,13 +20,14 @@ from qmailldap.forward.dialogue import Dialogue, MemberRefused, MemberTrouble
 from qmailldap.forward.limits import ForwardLimits
 from qmailldap.forward.machines import Greeted, Machines, Unreachable
 from qmailldap.forward.relay import Relay
-from qmailldap.forward.tls import ClusterTLS, NameNotVerifiable
+from qmailldap.forward.tls import ClusterTLS
 from qmailldap.interfaces import IForwardedSession, Relayed
 from qmailldap.ip import parse_ip
 from qmailldap.loglevel import Kind, Log
 from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy, Offload
+from qmailldap.tls.verification import NameNotVerifiable
 from qmailldap.turns import Turns
 
 __all__ = ["ForwardedSession", "Forwarder"]
@@ -106,6 +108,8 @@ class Forwarder:
         MAILHOST_UNREACHABLE for everything else that keeps the session from being forwarded.
         """
         member = self._cluster.member(account.mail_host)
+        if account.password is not None:
+            client = attrs.evolve(client, password=account.password)
         if client.ttl <= 1:
             raise _unreachable(
                 member,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from qmailldap.passwords.clear import clear_text
 from qmailldap.passwords.digests import decode_base64, find_digest
 from qmailldap.passwords.schemes import (
     KNOWN_SCHEMES,
@@ -50,23 +51,29 @@ _WHOLE = re.compile(
 """What crypt(3) can give, of the formats known here; see crypt(5)."""
 
 
-def why_no_match(value: bytes) -> str:
-    """A line; empty where a password may match, or the value is malformed (`parse_password`)."""
+def why_no_match(value: bytes, *, cleartext: bool = False) -> str:
+    """A line; empty where a password may match, or the value is malformed (`parse_password`).
+
+    ``cleartext`` as `parse_password` has it.
+    """
     if not value:
         return "it is empty"
+    if cleartext and clear_text(value) is not None:
+        return ""
+    guess = "clear text that lacks {CLEARTEXT}?" if cleartext else "clear text?"
     split = split_scheme(value)
     if split is None:
-        return _why_crypt("", value)
+        return _why_crypt("", value, guess)
     if split.scheme not in KNOWN_SCHEMES:
         # What is in braces and nothing else is rather a password.
         if split.text and _NAME.fullmatch(split.name):
             return f"{{{split.name}}} is a scheme that is not known here"
-        return _why_crypt("", value)
+        return _why_crypt("", value, guess)
     shown = f"{{{split.name}}}"
     if not split.text:
         return f"{shown} is followed by nothing"
     if split.scheme == "PLAIN":
-        return f"{shown} is clear text, which is not supported"
+        return f"{shown} is clear text, which needs the control file ldapcleartext"
     if split.scheme == "CRYPT":
         return _why_crypt(shown, split.text)
     if split.scheme in UNSALTED:
@@ -76,7 +83,8 @@ def why_no_match(value: bytes) -> str:
     return ""
 
 
-def _why_crypt(shown: str, text: bytes) -> str:
+def _why_crypt(shown: str, text: bytes, guess: str = "clear text?") -> str:
+    """``guess`` is what a value may be that is of no format at all."""
     if is_locked(text):
         return "it is locked by ! or *"
     if is_elsewhere(text):
@@ -85,14 +93,14 @@ def _why_crypt(shown: str, text: bytes) -> str:
         return ""
     what = f"{shown} value: it is" if shown else "it has no {SCHEME} and is"
     if not text.startswith(b"$"):
-        return f"{what} nothing that crypt(3) gives: clear text?"
+        return f"{what} nothing that crypt(3) gives: {guess}"
     try:
         is_known = read_setting("CRYPT", text).cost != UNKNOWN_COST
     except MalformedHash:
         return ""
     if is_known:
         return f"{what} not whole, for crypt(3): cut off?"
-    return f"{what} of no format of crypt(3) that is known here: clear text?"
+    return f"{what} of no format of crypt(3) that is known here: {guess}"
 
 
 def _why_unsalted(shown: str, algorithm: str, text: bytes) -> str:

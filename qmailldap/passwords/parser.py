@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from qmailldap.passwords.clear import clear_text
 from qmailldap.passwords.crypted import Crypt
 from qmailldap.passwords.digests import Digest, NetscapeMD5, Salted, Unsalted, find_digest
 from qmailldap.passwords.schemes import (
@@ -25,10 +26,13 @@ _NEVER = StoredPassword("NEVER", "NEVER", True, Never())
 def parse_password(value: bytes, *, cleartext: bool = False) -> StoredPassword:
     """The value of userPassword, as a whole.
 
-    ``cleartext`` says that the site has asked for clear text: only then does a value of {PLAIN},
-    {CLEARTEXT} or {CLEAR} match. Raises `MalformedHash`. Libraries that few values need are loaded
-    for the first that does, unless `load_libraries` has done so.
+    ``cleartext`` says that the site has asked for clear text: only then does a value match that is
+    a password itself (`clear_text`). Raises `MalformedHash`. Libraries that few values need are
+    loaded for the first that does, unless `load_libraries` has done so.
     """
+    password = clear_text(value) if cleartext else None
+    if password is not None:
+        return _plain(password)
     split = split_scheme(value)
     if split is None:
         return _crypt(value)
@@ -53,7 +57,7 @@ def parse_password(value: bytes, *, cleartext: bool = False) -> StoredPassword:
         argon2 = Argon2.parse(scheme, text)
         return StoredPassword(scheme, f"{scheme} {argon2.parameters}", False, argon2)
     if scheme == "PLAIN":
-        return _plain(text) if cleartext else _NEVER
+        return _NEVER
     if scheme == "CRYPT":
         return _crypt(text)
     # A scheme that nobody here knows is none: crypt(3) gets the value with its braces.
@@ -77,8 +81,6 @@ def _crypt(value: bytes) -> StoredPassword:
 
 
 def _plain(password: bytes) -> StoredPassword:
-    if not password:
-        return _NEVER
     # As a digest, so that the comparison takes the same time for any length.
     digest = _digest("PLAIN", "sha256")
     return _quick("PLAIN", Unsalted.of(digest, password))

@@ -25,6 +25,7 @@ from qmailldap.commands import main
 from qmailldap.commands.lookup import looking
 from qmailldap.commands.lookup.attributes import attributes_of
 from qmailldap.commands.lookup.findings import (
+    CLEAR_TEXT,
     Asked,
     Attribute,
     Findings,
@@ -191,6 +192,7 @@ class TextTests(SynchronousTestCase):
             (Password("hash", 1, ("SSHA",), right=False), "SSHA, proved by its hash; wrong"),
             (Password("shadow", 1, ("DES",), right=True), "DES, proved by shadow; right"),
             (Password("hash", 0, (), "none"), "proved by its hash; none"),
+            (Password("hash", 1, (CLEAR_TEXT,)), "clear text, compared as it is; not tried"),
         ):
             self.assert_shows(f"password          {line}\n", password=password)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
@@ -135,6 +136,24 @@ class LoginTests(ForwarderTestCase):
         self.assertEqual(wire.said(), b"PASS   two \x80 \r\n")
         wire.say(b"+OK\r\n")
         self.successResultOf(login).close()
+
+    def test_who_has_sent_no_password_is_logged_in_with_the_one_that_was_found(self) -> None:
+        asked = RemoteAccount(b"joe", "uid=joe,dc=x", HOST, b"found")
+        login = self.begin(self.forwarder.log_in(asked, client(password=b"")))
+        wire = self.greet()
+        self.assertEqual(wire.said(), b"USER joe\r\n")
+        wire.say(b"+OK\r\n")
+        self.assertEqual(wire.said(), b"PASS found\r\n")
+        wire.say(b"+OK\r\n")
+        self.successResultOf(login).close()
+        login = self.begin(
+            self.forwarder.log_in(attrs.evolve(asked, password=PASSWORD), client(password=b""))
+        )
+        self.step_to(b"PASS").say(b"-ERR not " + PASSWORD + b"\r\n")
+        self.refused(login, Refusal.MEMBER_REFUSED)
+        unspeakable = attrs.evolve(asked, password=b"two\r\nlines")
+        login = self.begin(self.forwarder.log_in(unspeakable, client(password=b"")))
+        self.assertIn("cannot stand on a line", self.unreachable(login))
 
     def test_a_route_says_where_the_member_is(self) -> None:
         self.cluster = cluster(Route(HOST, "10.0.0.9", 1110))

@@ -48,7 +48,7 @@ async def decide(
     proof: Proof = (
         RebindProof(directory, control.ldapbasedn, reactor)
         if control.ldaprebind
-        else HashProof(_at_once)
+        else HashProof(_at_once, cleartext=control.ldapcleartext > 0)
     )
     checker = LDAPChecker(
         directory,

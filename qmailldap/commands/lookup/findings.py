@@ -16,6 +16,7 @@ from qmailldap.quota import Quota
 from qmailldap.refusal import LoginRefused, Refusal
 
 __all__ = [
+    "CLEAR_TEXT",
     "Asked",
     "Attribute",
     "Findings",
@@ -28,6 +29,10 @@ __all__ = [
     "Verdict",
     "as_text",
 ]
+
+
+CLEAR_TEXT = "clear text"
+"""Stands in `Password.schemes` for a value that is the password itself."""
 
 
 def as_text(octets: bytes) -> str:

@@ -18,7 +18,7 @@ from twisted.cred.credentials import UsernamePassword
 from twisted.internet.defer import TimeoutError
 
 from qmailldap.account import Account, Entry, RemoteAccount
-from qmailldap.checker import HashProof, LDAPChecker, PasswordValues, Proof, RebindProof
+from qmailldap.checker import HashProof, LDAPChecker, Proof, RebindProof
 from qmailldap.checker import LocalUsers as LocalUsersOfChecker
 from qmailldap.cluster import Cluster
 from qmailldap.commands.lookup.attributes import attributes_of
@@ -42,6 +42,8 @@ from qmailldap.commands.lookup.proofs import (
     Found,
     Passwd,
     Watched,
+    notes_on_clear_text,
+    stored_password,
 )
 from qmailldap.control import Control, ControlError, read_control
 from qmailldap.control.inspection import look_as_root
@@ -111,6 +113,7 @@ class _Lookup:
         self._asked = asked
         self._control = control
         self._password = password
+        self._cleartext = control.ldapcleartext > 0
         self.searches = Searches(control)
         self._directory = Directory(reactor, control, connections=1, rebind_connections=1)
         ClusterTLS(control)  # which a server would not start with either, if it raises
@@ -254,7 +257,9 @@ class _Lookup:
             if self._password is None:
                 return ByBind()
             return RebindProof(self._directory, self._control.ldapbasedn, self._reactor)
-        return ByHash() if self._password is None else HashProof(self._workers)
+        if self._password is None:
+            return ByHash(cleartext=self._cleartext)
+        return HashProof(self._workers, cleartext=self._cleartext)
 
     def _passwd(self) -> Passwd | None:
         if not self._control.ldaplocaldelivery:
@@ -271,22 +276,9 @@ class _Lookup:
         right = None if self._password is None else right
         if self._control.ldaprebind:
             return Password("bind", right=right)
-        values = PasswordValues.of(entries)
-        problems = []
-        if values.refusal_of_right() is not None:
-            problems.append(f"{values.count} values, and one is allowed")
-        if values.malformed is not None:
-            problems.append(str(values.malformed))
-        elif not values.count:
-            problems.append("there is none that can be read")
-        elif not values.can_match:
-            problems.append(f"no password matches it: {values.why_no_match}")
-        schemes = tuple(
-            stored.cost
-            for stored, mismatch in zip(values.readable, values.mismatches, strict=True)
-            if not mismatch
-        )
-        return Password("hash", values.count, schemes, "; ".join(problems), right)
+        for note in notes_on_clear_text(entries, self._control):
+            self._note(note)
+        return stored_password(entries, right, cleartext=self._cleartext)
 
     async def _elsewhere(self, account: RemoteAccount) -> None:
         member = self._cluster.member(account.mail_host)

@@ -9,17 +9,60 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Iterator
 
 from qmailldap.account import Account, Entry
-from qmailldap.checker import Directory, PasswordValues, Proof
-from qmailldap.commands.lookup.findings import Password
+from qmailldap.checker import Directory, Proof
+from qmailldap.commands.lookup.findings import CLEAR_TEXT, Password
+from qmailldap.control import Control
 from qmailldap.local_users import LocalUsers
+from qmailldap.password_values import PasswordValues
 from qmailldap.passwords import MalformedHash, parse_password, why_no_match
 from qmailldap.privsep.shadow import lets_nobody_in, stored_value
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Offload
 
-__all__ = ["AnyPassword", "ByBind", "ByHash", "Found", "Passwd", "Watched"]
+__all__ = [
+    "AnyPassword",
+    "ByBind",
+    "ByHash",
+    "Found",
+    "Passwd",
+    "Watched",
+    "notes_on_clear_text",
+    "stored_password",
+]
+
+
+def stored_password(entries: tuple[Entry, ...], right: bool | None, *, cleartext: bool) -> Password:
+    """What may be told of the values; ``right`` as `Password` has it."""
+    values = PasswordValues.of(entries, cleartext=cleartext)
+    problems = []
+    if values.refusal_of_right() is not None:
+        problems.append(f"{values.count} values, and one is allowed")
+    if values.malformed is not None:
+        problems.append(str(values.malformed))
+    elif not values.count:
+        problems.append("there is none that can be read")
+    elif not values.can_match:
+        problems.append(f"no password matches it: {values.why_no_match}")
+    schemes = tuple(
+        CLEAR_TEXT if stored.scheme == "PLAIN" else stored.cost
+        for stored, mismatch in zip(values.readable, values.mismatches, strict=True)
+        if not mismatch
+    )
+    return Password("hash", values.count, schemes, "; ".join(problems), right)
+
+
+def notes_on_clear_text(entries: tuple[Entry, ...], control: Control) -> Iterator[str]:
+    """What an administrator may not know of values, by the control file ldapcleartext."""
+    values = PasswordValues.of(entries, cleartext=True)
+    if not control.ldapcleartext:
+        if values.clear:
+            yield "userPassword looks like clear text, which lets nobody in, as ldapcleartext is 0"
+    elif values.can_match and not values.clear:
+        challenges = "CRAM-MD5 and APOP" if control.ldapcleartext > 1 else "CRAM-MD5"
+        yield f"the login is refused by {challenges}, as userPassword is not in clear text"
 
 
 class Found:
@@ -57,10 +100,16 @@ class Watched:
 
 
 class ByHash:
-    """Proves nothing; refuses what even the right password would meet."""
+    """Proves nothing; refuses what even the right password would meet.
+
+    ``cleartext`` says that userPassword may be clear text.
+    """
+
+    def __init__(self, *, cleartext: bool = False) -> None:
+        self._cleartext = cleartext
 
     async def prove(self, login: bytes, entries: tuple[Entry, ...], password: bytes) -> bool:
-        values = PasswordValues.of(entries)
+        values = PasswordValues.of(entries, cleartext=self._cleartext)
         refused = values.refusal_of_right() if values.can_match else values.refusal_of_wrong()
         if refused is not None:
             raise refused

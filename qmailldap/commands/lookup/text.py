@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from qmailldap.commands.lookup.findings import (
+    CLEAR_TEXT,
     Attribute,
     Findings,
     Mail,
@@ -90,7 +91,10 @@ def _attribute(attribute: Attribute) -> str:
 
 
 def _password(password: Password) -> str:
-    parts = [", ".join([*password.schemes, _PROOFS[password.by]])]
+    by = _PROOFS[password.by]
+    if password.schemes and set(password.schemes) == {CLEAR_TEXT}:
+        by = "compared as it is"
+    parts = [", ".join([*password.schemes, by])]
     if password.problem:
         parts.append(password.problem)
     if password.right is not None:
