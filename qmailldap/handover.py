@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -12,17 +13,19 @@ from zope.interface import implementer
 __all__ = ["Connection"]
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class Connection(Protocol):
     """One connection, and whoever speaks on it at the moment.
 
     Every transport keeps the protocol it began with, and so do the TLS and PROXY layers between.
     This is that protocol. ``protocol`` speaks first; like those that follow it provides
-    ``IHalfCloseableProtocol``.
+    ``IHalfCloseableProtocol``; those that provide ``IHandshakeListener`` hear of a TLS handshake.
+    ``lost`` is called when the connection is gone, whoever speaks then.
     """
 
-    def __init__(self, protocol: Any) -> None:
+    def __init__(self, protocol: Any, lost: Callable[[], None] = lambda: None) -> None:
         self._speaker: Any = protocol
+        self._lost = lost
         self._reason: Failure | None = None
 
     def connectionMade(self) -> None:
@@ -50,8 +53,13 @@ class Connection(Protocol):
     def writeConnectionLost(self) -> None:
         self._speaker.writeConnectionLost()
 
+    def handshakeCompleted(self) -> None:
+        if IHandshakeListener.providedBy(self._speaker):
+            self._speaker.handshakeCompleted()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._reason = reason
+        self._lost()
         speaker, self._speaker = self._speaker, None
         del self.dataReceived
         speaker.connectionLost(reason)

@@ -32,19 +32,26 @@ class Session:
     ``find_peer`` tells the client's address, and is asked when it is first needed: behind a proxy
     it is not known before the client has spoken. ``id`` names the session in the logs of all
     members that it passes through. Octets are those of messages as they are sent, without the lines
-    around them.
+    around them. ``method`` is how the client says who it is, and ``tls`` whether others could read
+    it; empty where that is not known.
     """
 
     log: Log
-    find_peer: Callable[[], IAddress]
+    find_peer: Callable[[], IAddress | None]
     id: str = attrs.field(factory=_new_id)
     user: bytes = b""
     retrieved: int = 0
     octets: int = 0
     failed_logins: int = 0
+    method: str = ""
+    tls: str = ""
+    _own_id: str = attrs.field(init=False)
     _ttl: int = FIRST_TTL
     _introduction: Introduction | None = None
     _peer: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self._own_id = self.id
 
     @property
     def neighbour(self) -> str:
@@ -56,12 +63,13 @@ class Session:
         """The client's address without its port, for the log."""
         if self._peer is None:
             # A proxy may say anything here.
-            host = self._host or "local"
+            host = self.host or "local"
             self._peer = printable(host.encode("utf-8", "backslashreplace"))
         return self._peer
 
     @property
-    def _host(self) -> str:
+    def host(self) -> str:
+        """The client's address as it was told; empty where it has none."""
         said = self._introduction
         return self.neighbour if said is None or said.host is None else said.host
 
@@ -73,6 +81,11 @@ class Session:
         # One that does not count how often a session is handed on cannot end a loop of members.
         self._ttl = introduction.ttl or 1
 
+    def introduced_by_nobody(self) -> None:
+        """What was said of the client does not count."""
+        self._introduction = self._peer = None
+        self.id, self._ttl = self._own_id, FIRST_TTL
+
     def client(self, password: bytes) -> Client:
         """Who wants to log in, for those who speak to others in the client's name."""
         said = self._introduction
@@ -80,17 +93,20 @@ class Session:
             port = int(getattr(self.find_peer(), "port", 0))
         else:
             port = said.port or 0
-        return Client(password=password, host=self._host, port=port, session=self.id, ttl=self._ttl)
+        return Client(password=password, host=self.host, port=port, session=self.id, ttl=self._ttl)
 
     def logged_in(self, user: bytes, messages: int, octets: int) -> None:
         self.user = user
         self.log.login(
-            "login user={user} peer={peer} session={session} messages={messages} octets={octets}",
+            "login user={user} peer={peer} session={session} messages={messages} octets={octets}"
+            + self._way,
             user=printable(user),
             peer=self.peer,
             session=self.id,
             messages=messages,
             octets=octets,
+            method=self.method,
+            tls=self.tls,
         )
 
     def left_to(self, subprogram: bytes, user: bytes, uid: int, mailbox: bytes) -> None:
@@ -110,12 +126,15 @@ class Session:
     def forwarded(self, user: bytes, session: IForwardedSession) -> None:
         self.user = user
         self.log.login(
-            "login user={user} peer={peer} session={session} mailhost={mailhost} member={member}",
+            "login user={user} peer={peer} session={session} mailhost={mailhost} member={member}"
+            + self._way,
             user=printable(user),
             peer=self.peer,
             session=self.id,
             mailhost=printable(session.mail_host.encode("utf-8", "replace")),
             member=session.member,
+            method=self.method,
+            tls=self.tls,
         )
 
     def relayed(self, mail_host: str, relayed: Relayed) -> None:
@@ -132,6 +151,10 @@ class Session:
             sent=relayed.sent,
             received=relayed.received,
         )
+
+    @property
+    def _way(self) -> str:
+        return " method={method} tls={tls}" if self.method else ""
 
     def refused(self, user: bytes, refused: LoginRefused) -> None:
         self.failed_logins += 1

@@ -76,11 +76,26 @@ class ManualTests(SynchronousTestCase):
 
     def test_limits_in_the_manual_are_those_in_force(self) -> None:
         text = (DOCS / "administration.md").read_text()
-        limits = Limits()
-        self.assertIn(f"| a command line | {limits.command} octets |", text)
-        self.assertIn(f"| {limits.idle / 60:.0f} minutes |", text)
-        self.assertIn(f"| refused logins on a connection | {limits.failed_logins} |", text)
-        self.assertIn(f"| pipelined commands | {limits.input // 1024} KiB |", text)
+        limits, site = Limits(), POP3Limits()
+        for limit in (
+            f"| connections | {site.connections} in all, "
+            f"{site.connections_per_address} from one address |",
+            f"| from the connection to the login | {limits.login_time:.0f} s |",
+            f"| a TLS handshake | {limits.handshake_time:.0f} s |",
+            f"| a PROXY header behind `haproxy:` | {site.proxy_time} s |",
+            f"| refused logins on a connection | {limits.logins} |",
+            f"| a command line with its end | {limits.command} octets;",
+            f"{limits.trusted_command} from `pop3trusted`",
+            f"| a line within AUTH | {limits.sasl} octets |",
+            f"| pipelined commands | {limits.pipelined}, {limits.input // 1024} KiB |",
+            f"| silence after the login, or a client that does not read | {limits.idle / 60:.0f}"
+            " minutes |",
+            f"| a client that does not take what it was sent last | {limits.linger:.0f} s |",
+            f"| sessions of one user | {site.sessions} |",
+            f"| wrong passwords | {site.guesses} from one address,"
+            f" {site.guesses_per_login} of one login from there |",
+        ):
+            self.assertIn(limit, text)
 
     def test_limits_of_forwarding_in_the_manual_are_those_in_force(self) -> None:
         documented = dict(row[:2] for row in rows("cluster.md"))

@@ -6,7 +6,7 @@ import gc
 import weakref
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import WrappingFactory
@@ -110,6 +110,31 @@ class ConnectionTests(SynchronousTestCase):
         self.addCleanup(gc.enable)
         self.assertEqual([ref() for ref in kept], [None, None])
         self.connection.dataReceived(b"too late")
+
+    def test_a_handshake_is_told_to_those_who_want_to_hear_of_it(self) -> None:
+        @implementer(IHandshakeListener)
+        class Listener(Speaker):
+            def handshakeCompleted(self) -> None:
+                self.told.append("handshake")
+
+        verifyObject(IHandshakeListener, self.connection)
+        self.connection.handshakeCompleted()
+        listener = Listener()
+        self.connection.hand_over(listener)
+        self.connection.handshakeCompleted()
+        self.assertEqual(self.first.told, [self.transport])
+        self.assertEqual(listener.told, [self.transport, "handshake"])
+        self.connection.connectionLost()
+        self.connection.handshakeCompleted()
+
+    def test_the_end_of_the_connection_is_told_whoever_speaks_then(self) -> None:
+        lost: list[None] = []
+        connection = Connection(self.first, lambda: lost.append(None))
+        connection.makeConnection(self.transport)
+        connection.hand_over(self.second)
+        self.assertEqual(lost, [])
+        connection.connectionLost()
+        self.assertEqual(lost, [None])
 
     def test_the_log_has_the_name_of_the_speaker(self) -> None:
         self.assertEqual(self.connection.logPrefix(), "first")

@@ -15,7 +15,7 @@ from twisted.plugin import IPlugin
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap import service as service_module
+from qmailldap import separation as separation_module
 from qmailldap.directory import Directory
 from qmailldap.loglevel import Log
 from qmailldap.pop3 import POP3Factory
@@ -62,7 +62,7 @@ class OptionsTests(SynchronousTestCase):
 class ServiceTests(SynchronousTestCase):
     def setUp(self) -> None:
         # What root's rights do, tests/integration shows: here it would be trial that loses them.
-        self.patch(service_module, "started_as_root", lambda: False)
+        self.patch(separation_module, "started_as_root", lambda: False)
         self.control = Path(self.mktemp())
         self.control.mkdir()
         (self.control / "ldapserver").write_text("127.0.0.1\n")
@@ -85,7 +85,7 @@ class ServiceTests(SynchronousTestCase):
         service.privilegedStartService()
         factory = self.reactor.tcpServers[0][1]
         self.assertIsInstance(factory, POP3Factory)
-        self.assertEqual(factory.hostname, "mail.example.org")
+        self.assertEqual(factory.settings.hostname, "mail.example.org")
 
     def assert_does_not_start(self, *said: str, arguments: tuple[str, ...] = ()) -> None:
         with self.assertRaises(SystemExit) as caught:

@@ -13,15 +13,14 @@ class LineBuffer:
     """What a client sent and nobody has looked at yet.
 
     A line ends with LF; a CR before it is taken off. (RFC 1939 wants CRLF; the original took
-    either, and people type into netcat.) Of a line longer than ``longest`` octets no more is kept
-    than its being too long.
+    either, and people type into netcat.) ``whole`` is how many of them have ended.
     """
 
-    def __init__(self, longest: int) -> None:
-        self._longest = longest
+    def __init__(self) -> None:
         self._octets = b""
         self._start = 0
         self._too_long = False
+        self.whole = 0
 
     def __len__(self) -> int:
         """Octets that are held."""
@@ -31,32 +30,37 @@ class LineBuffer:
         """Take in what has arrived."""
         self._octets = self._octets[self._start :] + octets
         self._start = 0
+        self.whole += octets.count(b"\n")
 
     def take_all(self) -> bytes:
         """All that nobody has looked at, for somebody who does not want lines."""
         octets = self._octets[self._start :]
         self._octets, self._start = b"", 0
+        self._too_long = False
+        self.whole = 0
         return octets
 
-    def next_line(self) -> bytes | None:
+    def next_line(self, longest: int) -> bytes | None:
         """The next whole line without its end; None when there is none yet.
 
-        Raises `LineTooLong` in place of a line that was.
+        Raises `LineTooLong` in place of a line of more than ``longest`` octets without its end; no
+        more was kept of it than that.
         """
-        end = self._octets.find(b"\n", self._start)
-        if end < 0:
+        if not self.whole:
             # One more octet may be the CR of a line that is just as long as allowed.
-            if self._too_long or len(self) > self._longest + 1:
+            if self._too_long or len(self) > longest + 1:
                 self._too_long = True
                 self._octets, self._start = b"", 0
             return None
+        end = self._octets.index(b"\n", self._start)
         line = self._octets[self._start : end]
         self._start = end + 1
+        self.whole -= 1
         if self._start == len(self._octets):
             self._octets, self._start = b"", 0
         if line.endswith(b"\r"):
             line = line[:-1]
-        if self._too_long or len(line) > self._longest:
+        if self._too_long or len(line) > longest:
             self._too_long = False
             raise LineTooLong
         return line

@@ -24,14 +24,18 @@ class Syntax:
     after_login: bool
     least: int = 0
     most: int = 0
+    blanks_count: bool = False
+    """two of them in a row are not one"""
 
 
 COMMANDS = {
     # A name and a password may hold blanks, as many as fit on the line.
-    b"USER": Syntax(True, False, 1, sys.maxsize),
-    b"PASS": Syntax(True, False, 1, sys.maxsize),
+    b"USER": Syntax(True, False, 1, sys.maxsize, True),
+    b"PASS": Syntax(True, False, 1, sys.maxsize, True),
+    b"APOP": Syntax(True, False, 2, sys.maxsize, True),
+    b"AUTH": Syntax(True, False, 0, 2),
+    b"STLS": Syntax(True, False),
     b"CAPA": Syntax(True, True),
-    # Only those who are trusted need know that there is such a command.
     b"XCLIENT": Syntax(True, False, 0, sys.maxsize),
     b"NOOP": Syntax(True, True),
     b"QUIT": Syntax(True, True),

@@ -6,6 +6,7 @@ import os
 import poplib
 import shutil
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable
@@ -93,6 +94,7 @@ class Conversation:
 
     With a small ``receive_buffer``, in octets, the server soon notices that nothing is read.
     ``source`` is the address that the client has, by default the one that the system gives it.
+    ``first`` is sent before all else, as a proxy does.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Conversation:
         *,
         host: str = HOST,
         source: str = "",
+        first: bytes = b"",
     ) -> None:
         self._socket = socket.socket()
         self._socket.settimeout(limit)
@@ -113,6 +116,7 @@ class Conversation:
         self._socket.connect((host, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = self._socket.makefile("rb")
+        self._socket.sendall(first)
         self.greeting = self.line()
 
     def set_limit(self, limit: float) -> None:
@@ -169,6 +173,11 @@ class Conversation:
             pass
         return bytes(received)
 
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from now on."""
+        self._socket = context.wrap_socket(self._socket, server_hostname=HOST)
+        self._received = self._socket.makefile("rb")
+
     def half_close(self) -> None:
         """Send no more, but go on listening."""
         self._socket.shutdown(socket.SHUT_WR)
@@ -200,9 +209,11 @@ async def converse(
     return await deferToThread(conversation)
 
 
-async def curl(port: int, user: str, password: str, path: str = "", *options: str) -> Finished:
+async def curl(
+    port: int, user: str, password: str, path: str = "", *options: str, scheme: str = "pop3"
+) -> Finished:
     """Run curl on ``pop3://…/path``."""
-    url = f"pop3://{HOST}:{port}/{path}"
+    url = f"{scheme}://{HOST}:{port}/{path}"
     credentials = ("--user", f"{user}:{password}")
     return await run(
         [_program("curl"), "--disable", "--silent", "--show-error", *credentials, *options, url],
@@ -219,9 +230,15 @@ class FetchedMail:
 
 
 async def fetchmail(
-    directory: Path, port: int, user: str, password: str, *keywords: str
+    directory: Path,
+    port: int,
+    user: str,
+    password: str,
+    *keywords: str,
+    security: str = "sslproto ''",
 ) -> FetchedMail:
     """Run fetchmail once; ``keywords`` are options of a user, such as ``keep`` or ``fetchall``.
+    ``security`` are those about TLS; by default there is none.
 
     Called again with the same directory it remembers which messages it has seen.
     """
@@ -234,11 +251,11 @@ async def fetchmail(
     agent.chmod(0o700)
     settings = directory / "fetchmailrc"
     settings.write_text(
-        # Not a header of its own, and no security that the server does not offer here.
+        # Not a header of its own.
         "set invisible\nset no bouncemail\n"
         f"poll {HOST} protocol POP3 service {port} uidl auth password\n"
         f'  user "{user}" password "{password}" mda "{agent}" no rewrite no dropstatus\n'
-        f"  sslproto '' {' '.join(keywords)}\n"
+        f"  {security} {' '.join(keywords)}\n"
     )
     settings.chmod(0o600)
     finished = await run(

@@ -110,6 +110,8 @@ class SiteTestCase(TestCase):
             "ldaplogin": SERVICE_DN,
             "ldappassword": SERVICE_PASSWORD,
             "ldaplocaldelivery": "0",
+            # All come from one address here, and what is wrong on purpose is not to be waited for.
+            "pop3limits": "guesses:0\nguesses-per-login:0",
             **(control or {}),
         }
         place = self.directory / name

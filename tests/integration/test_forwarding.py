@@ -67,7 +67,7 @@ class ThreeMembersTests(ClusterTestCase):
         client = rf"user={user} peer={re.escape(CLIENT)}"
         name = rf"mailhost=(?i:{re.escape(mail_host(home))})"
         begun = await self.in_log(
-            front, rf" login {client} session=(\S+) {name} member={self.address(home)}\n"
+            front, rf" login {client} session=(\S+) {name} member={self.address(home)} method=pass "
         )
         sent = len(answers) - len(b"+OK \r\n")  # The answer to USER is the front's.
         received = len(session) - session.index(b"CAPA")

@@ -92,7 +92,7 @@ class MemberTests(DovecotTestCase):
             unique_ids = [b"%d %b" % (n, name.encode()) for n, name in enumerate(names[user], 1)]
             self.assertIn(b"\r\n" + b"\r\n".join(unique_ids) + b"\r\n.\r\n", answers)
             begun = await self.in_log(
-                1, rf" login user={user} peer={CLIENT} session=(\S+) mailhost=.*{dovecot.address}\n"
+                1, rf" login user={user} peer={CLIENT} session=(\S+) mailhost=.*{dovecot.address} "
             )
             self.assertRegex(dovecot.log, rf"Login: user=<{user}>, rip={client}, ")
             self.assertEqual(f"session=<{begun[1]}>" in dovecot.log, dovecot is trusting)

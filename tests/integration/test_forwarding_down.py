@@ -62,9 +62,7 @@ class AddressTests(ClusterTestCase):
         session = f"USER {user}\r\nPASS {PASSWORD}\r\nRETR 1\r\nQUIT\r\n".encode()
         answers = await self.session_at(number, session)
         self.assertEqual(answers.count(b"+OK "), 4, answers)
-        await self.in_log(
-            number, f"login user={user} .*member={member.address}\n".replace("[", ".")
-        )
+        await self.in_log(number, f"login user={user} .*member={member.address} ".replace("[", "."))
 
     async def test_the_next_of_several_addresses_is_tried_when_one_does_not_greet(self) -> None:
         require_root()

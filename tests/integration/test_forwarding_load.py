@@ -69,7 +69,8 @@ class LoadTests(ClusterTestCase):
         users = [f"user{number}" for number in range(USERS)]
         for user in users:
             self.user(user, messages=[small], mailHost=mail_host(2))
-        await self.start_cluster(2)
+        # All of them come from here.
+        await self.start_cluster(2, {"pop3limits": "connections-per-address:0"})
         front = self.members[1].network.pid
         self.assertEqual(await self.refusal_of("user0"), "accepted")
         before = resident(front)

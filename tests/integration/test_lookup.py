@@ -307,7 +307,8 @@ class VerdictTests(LookupTestCase):
         require_root()
         values = {
             f"{PASSWORD}": "it has no {SCHEME} and is nothing that crypt(3) gives: clear text?",
-            f"{{CLEARTEXT}}{PASSWORD}": "{CLEARTEXT} is clear text, which is not supported",
+            f"{{CLEARTEXT}}{PASSWORD}": "{CLEARTEXT} is clear text, which needs the control file"
+            " ldapcleartext",
             f"{{SASL}}{PASSWORD}": "{SASL} is a scheme that is not known here",
             f"!{md5_value(PASSWORD)}": "it is locked by ! or *",
         }
@@ -322,6 +323,53 @@ class VerdictTests(LookupTestCase):
                     f"password          proved by its hash; no password matches it: {why}\n", text
                 )
                 self.assertIn(f"which no password matches: {why}\n", text)
+
+    async def test_clear_text_is_told_as_such_by_what_the_site_has_asked_for(self) -> None:
+        require_root()
+        for login, value in (
+            ("clear", PASSWORD),
+            ("named", f"{{Clear}}{PASSWORD}"),
+            ("hash", md5_value(PASSWORD)),
+            ("bare-hash", md5_value(PASSWORD)[len("{MD5}") :]),
+        ):
+            self.user(login, value=value)
+        self.slapd = self.new_slapd()
+        await self.slapd.start()
+        found: dict[str, Any] = {}
+        for level in ("0", "1", "2"):
+            self.server = self.new_server(
+                self.slapd.address, f"server{level}", control={"ldapcleartext": level}
+            )
+            for login in ("clear", "named", "hash", "bare-hash"):
+                for password in (None, PASSWORD, "wrong"):
+                    facts = await self.gathered(login, password)
+                    password_found = facts["password"]
+                    found[f"{level} {login}"] = (password_found["schemes"], facts["notes"])
+                    is_usable = login == "hash" or (login != "bare-hash" and level != "0")
+                    self.assertEqual(password_found["problem"] in (None, ""), is_usable)
+                    if password is not None:
+                        is_right = password == PASSWORD and is_usable
+                        refused = facts["verdict"]["refusal"] == "WRONG_CREDENTIALS"
+                        self.assertEqual(refused, not is_right, (level, login, password))
+        unusable = "userPassword looks like clear text, which lets nobody in, as ldapcleartext is 0"
+        no_challenge = "the login is refused by %s, as userPassword is not in clear text"
+        self.assertEqual(
+            found,
+            {
+                "0 clear": ([], [unusable]),
+                "0 named": ([], [unusable]),
+                "0 hash": (["MD5"], []),
+                "0 bare-hash": ([], []),
+                "1 clear": (["clear text"], []),
+                "1 named": (["clear text"], []),
+                "1 hash": (["MD5"], [no_challenge % "CRAM-MD5"]),
+                "1 bare-hash": ([], []),
+                "2 clear": (["clear text"], []),
+                "2 named": (["clear text"], []),
+                "2 hash": (["MD5"], [no_challenge % "CRAM-MD5 and APOP"]),
+                "2 bare-hash": ([], []),
+            },
+        )
 
     async def test_with_rebind_the_directory_proves_the_password(self) -> None:
         require_root()

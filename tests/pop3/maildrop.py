@@ -6,15 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import ISSLTransport, ITLSTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import formatEvent
 from twisted.mail.pop3 import IMailbox
-from zope.interface import Interface, implementer
+from zope.interface import Interface, directlyProvides, implementer
 
 from qmailldap.interfaces import IForwardedSession, IMaildrop, IStoredMessage
+from qmailldap.loglevel import Log
 from qmailldap.pop3 import POP3, Limits, POP3Factory
+from qmailldap.refusal import LoginRefused
 
 PASSWORD = b"pass word"
 
@@ -108,6 +113,12 @@ class Maildrop:
         self.closed += 1
 
 
+class Checker(InMemoryUsernamePasswordDatabaseDontUse):
+    """One that also judges by what was made of a password, as CRAM-MD5 does."""
+
+    credentialInterfaces = (IUsernamePassword, IUsernameHashedPassword)
+
+
 @implementer(IRealm)
 class Realm:
     """Gives the one maildrop, or the forwarded ``session`` where there is one.
@@ -159,26 +170,109 @@ class Transport(StringTransport):
         super().clear()
 
 
+class TLSTransport(Transport):
+    """One on which TLS can be begun; what is written stays readable."""
+
+    started: Any = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        directlyProvides(self, ITLSTransport)
+
+    def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
+        assert self.started is None
+        self.started = contextFactory
+        directlyProvides(self, ISSLTransport)
+
+    def getHandle(self) -> Any:
+        return self
+
+    def get_protocol_version_name(self) -> str:
+        return "TLSv1.3"
+
+
+class SecureTransport(TLSTransport):
+    """One that has TLS from its first octet on."""
+
+    started = "before"
+
+    def __init__(self) -> None:
+        super().__init__()
+        directlyProvides(self, ISSLTransport)
+
+
+class Place:
+    """The place of one connection, at an `Admissions`."""
+
+    def __init__(self, make_room: Callable[[], None]) -> None:
+        self.make_room = make_room
+        self.is_logged_in = False
+        self.left = 0
+
+    def logged_in(self) -> None:
+        self.is_logged_in = True
+        self.make_room = lambda: None
+
+    def leave(self) -> None:
+        self.left += 1
+
+
+class Admissions:
+    """Who was let in, and what else was asked; ``refused`` is raised in answer to all of it."""
+
+    def __init__(self, *, delay: float = 0.0) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.places: list[Place] = []
+        self.delay = delay
+        self.refused: LoginRefused | None = None
+
+    def enter(self, host: str, make_room: Callable[[], None]) -> Place:
+        self._ask("enter", host)
+        self.places.append(Place(make_room))
+        return self.places[-1]
+
+    def check(self, host: str, login: bytes) -> None:
+        self._ask("check", host, login)
+
+    def wrong(self, host: str, login: bytes) -> float:
+        self.asked.append(("wrong", host, login))
+        return self.delay
+
+    def _ask(self, *question: Any) -> None:
+        self.asked.append(question)
+        if self.refused is not None:
+            raise self.refused
+
+
 class Server:
-    """A POP3 session of ours with its client, for tests."""
+    """A POP3 session of ours with its client, for tests.
+
+    ``settings`` are further arguments of the factory.
+    """
 
     def __init__(
-        self, *messages: Any, limits: Limits | None = None, trusted: Sequence[str] = ()
+        self,
+        *messages: Any,
+        limits: Limits | None = None,
+        trusted: Sequence[str] = (),
+        transport: Transport | None = None,
+        **settings: Any,
     ) -> None:
         self.maildrop = Maildrop(*messages)
         self.realm = Realm(self.maildrop)
-        checker = InMemoryUsernamePasswordDatabaseDontUse(joe=PASSWORD)
+        checker = Checker(joe=PASSWORD)
         self.portal = Portal(self.realm, [checker])
         self.clock = Clock()
-        self.transport = Transport()
+        self.transport = transport or Transport()
         factory = POP3Factory(
             self.portal,
             "mail.example.org",
             self.clock,
             limits or Limits(),
             trusts=trusted.__contains__,
+            **settings,
         )
-        self.connection: Any = factory.buildProtocol(None)
+        self.connection: Any = factory.buildProtocol(self.transport.getPeer())
         self.protocol: POP3 = self.connection._speaker
         self.connection.makeConnection(self.transport)
         self.greeting = self.answers()
@@ -195,6 +289,17 @@ class Server:
         self.turn()
         return self.answers()
 
+    def lines_of_log(self) -> list[str]:
+        """The lines of the session from now on; its name is S1."""
+        events: list[str] = []
+        session = self.protocol._session
+        session.id = session._own_id = "S1"
+        session.log = Log(
+            namespace="test",
+            observer=lambda event: events.append(formatEvent(event)),  # type: ignore[arg-type]
+        )
+        return events
+
     def turn(self) -> None:
         while any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
             self.clock.advance(0)
@@ -205,4 +310,15 @@ class Server:
         return self
 
 
-__all__ = ["PASSWORD", "IMailbox", "Maildrop", "Realm", "Server", "StoredMessage", "Transport"]
+__all__ = [
+    "PASSWORD",
+    "Admissions",
+    "IMailbox",
+    "Maildrop",
+    "Realm",
+    "SecureTransport",
+    "Server",
+    "StoredMessage",
+    "TLSTransport",
+    "Transport",
+]

@@ -20,9 +20,11 @@ from qmailldap.interfaces import IForwardedSession, Relayed
 from qmailldap.loglevel import Log
 from qmailldap.pop3 import Limits
 from qmailldap.refusal import LoginRefused, Refusal
-from tests.pop3.maildrop import PASSWORD, Server
+from tests.pop3.maildrop import PASSWORD, Admissions, Server
 
 LOGIN = b"USER joe\r\nPASS " + PASSWORD + b"\r\n"
+
+WAY = "method=pass tls=no"
 
 
 @implementer(IHalfCloseableProtocol)
@@ -56,7 +58,7 @@ class Session:
     mail_host = "mail2.example.org"
     member = "10.0.0.2:110"
     joined: tuple[bytes, bool] | None = None
-    closed = False
+    closed = 0
     ended: Callable[[Relayed], None]
 
     def __init__(self) -> None:
@@ -68,7 +70,7 @@ class Session:
         return self.successor
 
     def close(self) -> None:
-        self.closed = True
+        self.closed += 1
 
 
 class HandingOnTests(SynchronousTestCase):
@@ -136,7 +138,34 @@ class HandingOnTests(SynchronousTestCase):
         self.server.say(LOGIN)
         self.server.connection.connectionLost(Failure(ConnectionDone()))
         self.assertIsNone(self.session.joined)
-        self.assertTrue(self.session.closed)
+        self.assertEqual(self.session.closed, 1)
+
+    def test_the_session_is_logged_out_once_and_only_when_it_is_over(self) -> None:
+        self.server.say(LOGIN)
+        self.server.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.session.closed, 0)
+        self.session.ended(Relayed("client-closed", 1.0, 2, 3))
+        self.assertEqual(self.session.closed, 1)
+
+    def test_a_session_that_cannot_be_joined_is_logged_out_once(self) -> None:
+        def join(*_: object) -> IProtocol:
+            raise ZeroDivisionError("a fault")
+
+        self.session.join = join  # type: ignore[assignment,method-assign]
+        self.server.say(LOGIN)
+        self.server.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.session.closed, 1)
+        self.assertIn("failed what=command ", self.events[-1])
+
+    def test_the_place_is_left_with_the_clients_connection(self) -> None:
+        admission = Admissions()
+        server = Server(admission=admission)
+        server.realm.session = Session()
+        (place,) = admission.places
+        server.say(LOGIN)
+        self.assertEqual((place.is_logged_in, place.left), (True, 0))
+        server.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(place.left, 1)
 
     def test_a_refusal_in_the_words_of_the_member_reaches_the_client(self) -> None:
         for said in (b"[IN-USE] mailbox is locked", b"no", b"", b"\xfcbel"):
@@ -151,7 +180,7 @@ class HandingOnTests(SynchronousTestCase):
         login, logout = self.events
         client = "user=joe peer=192.168.1.1 session=S1"
         member = "mailhost=mail2.example.org"
-        self.assertEqual(login, f"login {client} {member} member=10.0.0.2:110")
+        self.assertEqual(login, f"login {client} {member} member=10.0.0.2:110 {WAY}")
         how = "seconds=12.3 sent=100 received=20"
         self.assertEqual(logout, f"logout {client} end=member-lost {member} {how}")
 

@@ -13,13 +13,13 @@ LONGEST = 10
 
 def lines_of(*pieces: bytes) -> list[bytes | None]:
     """Every line that comes out, None for one that was too long."""
-    buffer = LineBuffer(LONGEST)
+    buffer = LineBuffer()
     lines: list[bytes | None] = []
     for piece in pieces:
         buffer.append(piece)
         while True:
             try:
-                line = buffer.next_line()
+                line = buffer.next_line(LONGEST)
             except LineTooLong:
                 lines.append(None)
                 continue
@@ -27,6 +27,7 @@ def lines_of(*pieces: bytes) -> list[bytes | None]:
                 break
             lines.append(line)
         assert len(buffer) <= LONGEST + 1
+        assert buffer.whole == 0
     return lines
 
 
@@ -53,3 +54,27 @@ class LineBufferTests(SynchronousTestCase):
             expected.append(line if len(line) <= LONGEST else None)
         self.assertEqual(lines_of(*pieces), expected)
         self.assertEqual(lines_of(*(bytes([octet]) for octet in whole)), expected)
+
+    def test_whole_lines_are_counted(self) -> None:
+        buffer = LineBuffer()
+        for octets, whole in ((b"a", 0), (b"\nb\r\n", 2), (b"c" * 20, 2), (b"\n", 3)):
+            buffer.append(octets)
+            self.assertEqual(buffer.whole, whole)
+        self.assertEqual(buffer.next_line(LONGEST), b"a")
+        self.assertEqual(buffer.whole, 2)
+        self.assertEqual(buffer.take_all(), b"b\r\n" + b"c" * 20 + b"\n")
+        self.assertEqual(buffer.whole, 0)
+
+    def test_how_long_a_line_may_be_can_differ_from_line_to_line(self) -> None:
+        buffer = LineBuffer()
+        buffer.append(b"x" * 20 + b"\n" + b"y" * 20 + b"\n")
+        self.assertEqual(buffer.next_line(20), b"x" * 20)
+        self.assertRaises(LineTooLong, buffer.next_line, 10)
+
+    def test_what_is_taken_away_does_not_make_the_next_line_too_long(self) -> None:
+        buffer = LineBuffer()
+        buffer.append(b"x" * 50)
+        self.assertIsNone(buffer.next_line(LONGEST))
+        buffer.take_all()
+        buffer.append(b"ok\n")
+        self.assertEqual(buffer.next_line(LONGEST), b"ok")

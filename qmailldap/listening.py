@@ -1,0 +1,116 @@
+"""Where the server listens: endpoints, and what stands between them and the protocol.
+
+From the outside in: the PROXY header of ``haproxy:``, TLS of ``--pop3s``, POP3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.application.service import Service
+from twisted.application.strports import service as listener
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from qmailldap.haproxy import ProxyFactory
+from qmailldap.options import CannotStart, Options
+from qmailldap.pop3.admission import Admission
+
+__all__ = ["Listener", "listeners", "plain_endpoints"]
+
+_PROXY = "haproxy:"
+# What is not tcp is a socket of the host itself, or has TLS already.
+_WITHOUT_NETWORK = ("ssl:", "unix:")
+
+
+@attrs.frozen(kw_only=True)
+class Listener:
+    """What all ports have in common.
+
+    ``factory`` makes the sessions of those that speak for themselves, ``proxied`` of those who come
+    through a proxy that tells of them within ``proxy_time`` seconds; until then ``admission``
+    counts them. ``listens_on`` is told each port once it is bound.
+    """
+
+    reactor: Any
+    factory: IProtocolFactory
+    proxied: IProtocolFactory
+    proxy_time: float
+    certificates: IOpenSSLServerConnectionCreator | None
+    listens_on: Callable[[IAddress], None]
+    admission: Admission
+
+    def service(self, option: str, description: str) -> Service:
+        """The service that listens on an endpoint; ``option`` is --listen or --pop3s.
+
+        Raises `CannotStart`.
+        """
+        name = f"{option} {description}"
+        behind_proxy = description.startswith(_PROXY)
+        inner = description.removeprefix(_PROXY)
+        factory = self.proxied if behind_proxy else self.factory
+        if option == "--pop3s":
+            if inner.startswith("ssl:"):
+                raise CannotStart(f"{name}: speaks TLS already: use --listen {description}")
+            if self.certificates is None:
+                raise CannotStart(f"{name}: there is neither a cert.pem nor a --certificate")
+            factory = TLSMemoryBIOFactory(self.certificates, False, factory)
+        if behind_proxy:
+            factory = ProxyFactory(factory, self.reactor, self.proxy_time, admission=self.admission)
+        try:
+            service = listener(inner, factory, reactor=self.reactor)
+        except Exception as error:
+            # What an endpoint's parser raises depends on its kind: bad files, bad numbers, …
+            hint = " (a colon within a value is written \\:)" if "::" in description else ""
+            raise CannotStart(f"{name}: {str(error) or type(error).__name__}{hint}") from None
+        service.endpoint = _Listening(service.endpoint, self.listens_on)
+        service.setName(name)
+        return service
+
+
+def listeners(options: Options, common: Listener) -> list[Service]:
+    """The services of all endpoints that the options name. Raises `CannotStart`."""
+    if not options["listen"] and not options["pop3s"]:
+        raise CannotStart("--listen: no endpoint is given")
+    return [
+        *(common.service("--listen", endpoint) for endpoint in options["listen"]),
+        *(common.service("--pop3s", endpoint) for endpoint in options["pop3s"]),
+    ]
+
+
+def plain_endpoints(options: Options) -> list[str]:
+    """The endpoints by which clients come that can have no TLS but by STLS.
+
+    Before one of ``haproxy:`` there may be a proxy that has TLS with them.
+    """
+    return [
+        endpoint
+        for endpoint in options["listen"]
+        if not endpoint.startswith((_PROXY, *_WITHOUT_NETWORK))
+    ]
+
+
+@implementer(IStreamServerEndpoint)
+class _Listening:
+    """An endpoint that tells where it has come to listen, once it does."""
+
+    def __init__(self, endpoint: IStreamServerEndpoint, tell: Callable[[IAddress], None]) -> None:
+        self._endpoint = endpoint
+        self._tell = tell
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return self._endpoint.listen(protocolFactory).addCallback(self._listening)
+
+    def _listening(self, port: IListeningPort) -> IListeningPort:
+        self._tell(port.getHost())
+        return port

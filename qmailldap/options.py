@@ -1,0 +1,111 @@
+"""The options of the server: the facts of the process; those of the site are in control files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.python import usage
+
+import qmailldap
+from qmailldap.control import DEFAULT_CONTROL, default_control
+from qmailldap.privsep.pool import MOST_KEEPERS
+
+__all__ = ["DEFAULT_LISTEN", "NAME", "CannotStart", "Options"]
+
+NAME = "qmailldap-pop3"
+DEFAULT_LISTEN = "tcp:110"
+
+
+class CannotStart(SystemExit, Exception):
+    """What ends the start, with a line for the administrator.
+
+    An Exception, too, as twistd cleans up after no other kind: without, its parent process would
+    wait for ever for a daemon that cannot listen. Neither of them prints a traceback.
+    """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(f"{NAME}: {line}")
+
+
+def _count(option: str, default: int, description: str) -> list[Any]:
+    """The row of an option that is a number of at least one."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"--{option} is a number of 1 or more, not {text!r}")
+        return int(text)
+
+    return [option, None, default, description, read]
+
+
+class Options(usage.Options):
+    """What `qmailldap.service.makeService` is told."""
+
+    synopsis = "[--control DIR] [--listen ENDPOINT]... [--pop3s ENDPOINT]... [--user USER]"
+    longdesc = (
+        "A POP3 server for the mailboxes of a qmail-ldap directory. Facts of the site are read from"
+        " the control directory, as by the qmail-ldap programs. Started as root, it gives up all"
+        " rights but those of --user, and has each mailbox worked on by a process of its owner."
+    )
+    optParameters = [
+        [
+            "control",
+            "c",
+            DEFAULT_CONTROL,
+            "The directory with the control files, unless QMAILLDAP_CONTROL names another",
+        ],
+        ["user", "u", None, "As whom to speak to the network: qmaild, else nobody, by default"],
+        ["group", "g", None, "The group of --user's process: the user's own by default"],
+        [
+            "guesses",
+            None,
+            None,
+            "A file for the scores of wrong passwords, shared by servers and by the next start",
+        ],
+        _count("keepers", MOST_KEEPERS, "Owners whose mailboxes are worked on at a time, at most"),
+        _count("ldap-connections", 4, "Connections that searches share, for each server"),
+        _count("mail-threads", 10, "Threads that work on Maildirs"),
+        _count("hash-threads", 4, "Threads that compute password hashes"),
+    ]
+    compData = usage.Completions(
+        optActions={
+            "control": usage.CompleteDirs(),
+            "listen": usage.Completer(),
+            "pop3s": usage.Completer(),
+            "certificate": usage.CompleteFiles(),
+            "guesses": usage.CompleteFiles(),
+        }
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["control"] = default_control()
+        self["listen"] = []
+        self["pop3s"] = []
+        self["certificate"] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Server endpoint, as tcp:110:interface=192.0.2.1; may be repeated
+        [default: tcp:110, unless there is --pop3s]"""
+        self["listen"].append(endpoint)
+
+    opt_l = opt_listen
+
+    def opt_pop3s(self, endpoint: str) -> None:
+        """Server endpoint to speak TLS on from the start, as tcp:995; may be repeated"""
+        self["pop3s"].append(endpoint)
+
+    def opt_certificate(self, file: str) -> None:
+        """Certificate and key in one file, or as CHAIN:KEY in two, in place of the control file
+        cert.pem; repeated, the one that bears the name that a client asks for is used, and else
+        the first"""
+        self["certificate"].append(file)
+
+    def opt_version(self) -> None:
+        """Show the version of qmailldap and exit"""
+        print(f"qmailldap {qmailldap.__version__}")  # noqa: T201  # what the option is for
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        if not self["pop3s"]:
+            self["listen"] = self["listen"] or [DEFAULT_LISTEN]
