@@ -5,9 +5,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 # What the integration tests start: real servers and real clients.
-PACKAGES = slapd ldap-utils dovecot-pop3d curl fetchmail openssl man-db
+PACKAGES = slapd ldap-utils dovecot-pop3d curl fetchmail openssl man-db haproxy fail2ban
 COMMANDS = /usr/sbin/slapd /usr/sbin/slapadd ldapsearch /usr/lib/dovecot/pop3-login curl fetchmail \
-  openssl man groff
+  openssl man groff /usr/sbin/haproxy fail2ban-regex
 # By this file Debian lets whoever installs a package say that its services are not to be started.
 POLICY = /usr/sbin/policy-rc.d
 
@@ -17,13 +17,20 @@ JOBS ?= 2
 # Another Python to run the unit tests on, where there is one.
 OTHER_PYTHON ?= 3.13
 
-.PHONY: demo test unit-other lint packages clean
+# How long make fuzz searches, in all.
+FUZZ_SECONDS ?= 300
+
+.PHONY: demo test fuzz unit-other lint packages clean
 
 demo: $(VENV)/installed
 	$(BIN)/qmailldap demo --directory demo
 
 test: $(VENV)/installed-test packages
 	$(BIN)/trial --jobs=$(JOBS) tests
+
+# What it finds is in .fuzz, with what it has learnt, from which it goes on the next time.
+fuzz: $(VENV)/installed-fuzz
+	$(BIN)/python -m fuzz --seconds=$(FUZZ_SECONDS)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
@@ -44,6 +51,13 @@ $(VENV)/installed-test: $(BIN)/python setup.cfg setup.py pyproject.toml
 
 $(VENV)/installed-lint: $(BIN)/python setup.cfg setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	touch $@ $(VENV)/installed $(VENV)/installed-test
+
+$(VENV)/installed-fuzz: $(BIN)/python setup.cfg setup.py pyproject.toml
+	@$(BIN)/python -m pip install --quiet --only-binary=atheris --editable '.[test,fuzz]' || { \
+	  echo "make fuzz needs atheris, of which there is no wheel for this Python and this machine, or none in reach."; \
+	  echo "There are wheels for CPython on Linux: make VENV=.venv-fuzz PYTHON=python3.11 fuzz"; \
+	  exit 1; }
 	touch $@ $(VENV)/installed $(VENV)/installed-test
 
 packages:
@@ -74,4 +88,4 @@ unit-other:
 	  $$(find tests -name 'test_*.py' -not -path 'tests/integration/*')
 
 clean:
-	rm -rf $(VENV) $(VENV)-* _trial_temp* .hypothesis .mypy_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) $(VENV)-* _trial_temp* .fuzz .hypothesis .mypy_cache .ruff_cache build *.egg-info
