@@ -110,6 +110,10 @@ class InstallTests(TestCase):
         python = await self.install()
         await self.assert_installed(python, self.directory / "environment")
         await self.assert_manual_pages(self.directory / "environment")
+        shared = self.directory / "environment" / "share" / "qmailldap" / "fail2ban"
+        for name in ("filter.d/qmailldap.conf", "jail.d/qmailldap.conf"):
+            shipped = PROJECT / "contrib" / "fail2ban" / name
+            self.assertEqual((shared / name).read_bytes(), shipped.read_bytes())
 
     async def test_it_works_from_an_editable_install(self) -> None:
         python = await self.install("--editable")
