@@ -80,7 +80,7 @@ class ScoreTable:
         if version != _VERSION:
             raise BadScores(f"holds scores of another version, {version}")
         intact = check == zlib.crc32(facts) and self._sets > 0
-        if not intact or os.fstat(fd).st_size != _size(self._sets):
+        if not intact or os.fstat(fd).st_size != _offset(self._sets):
             raise BadScores("is damaged; it may be removed")
         self._fd = fd
         self._told = False
@@ -217,10 +217,6 @@ def _offset(number: int) -> int:
     return _CHECKED_HEADER.size + number * _SET_SIZE
 
 
-def _size(sets: int) -> int:
-    return _offset(sets)
-
-
 _NONE = (b"", 0.0)
 _UNUSED = bytes(_RECORD_SIZE)
 
@@ -241,14 +237,14 @@ def _read_record(octets: bytes, now: float) -> tuple[bytes, float] | None:
 def _is_new(fd: int, sets: int) -> bool:
     """Whether nothing was ever in the file, or somebody did not come to the end of `_begin`."""
     size = os.fstat(fd).st_size
-    if size != _size(sets):
+    if size != _offset(sets):
         return size == 0
     return os.pread(fd, _CHECKED_HEADER.size, 0) == bytes(_CHECKED_HEADER.size)
 
 
 def _begin(fd: int, sets: int) -> None:
     # Now, rather than when a disk is full and there is no room for a score.
-    os.posix_fallocate(fd, 0, _size(sets))
+    os.posix_fallocate(fd, 0, _offset(sets))
     facts = _HEADER.pack(_MAGIC, _VERSION, sets, os.urandom(32))
     os.pwrite(fd, _CHECKED_HEADER.pack(facts, zlib.crc32(facts)), 0)
 

@@ -1,8 +1,8 @@
 """Listeners behind a proxy that says, by a header before all else, whom it speaks for.
 
-Source: https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt, versions 1 and 2. Twisted
-parses the headers; what it takes on trust is checked here, and the protocol behind is built only
-when the client is known.
+Source: https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt, versions 1 and 2. Unlike
+with Twisted's wrapper, headers may come in any pieces, what they say is checked, and the protocol
+behind is built only when the client is known.
 """
 
 from qmailldap.haproxy.header import BadHeader, Header, parse_header

@@ -6,13 +6,10 @@ import ipaddress
 import re
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
-from twisted.protocols.haproxy._v1parser import V1Parser
-from twisted.protocols.haproxy._v2parser import V2Parser
 
 from qmailldap.ip import parse_ip
 
@@ -26,17 +23,17 @@ _LONGEST_V1 = 107  # with CRLF, by the specification
 
 _V1_START = b"PROXY "
 _V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?\Z")
-# Twisted takes numbers as int() does, and what follows the last of them.
 _V1_KNOWN = re.compile(
     rb"PROXY (?:TCP4 [0-9.]+ [0-9.]+|TCP6 [0-9A-Fa-f]*:[0-9A-Fa-f:.]* [0-9A-Fa-f]*:[0-9A-Fa-f:.]*)"
     rb" (?:0|[1-9][0-9]{0,4}) (?:0|[1-9][0-9]{0,4})\Z"
 )
 
-_V2_START = V2Parser.PREFIX
+_V2_START = b"\r\n\r\n\0\r\nQUIT\n"
 _V2_FIXED = struct.Struct("!12sBBH")  # prefix, version and command, family and protocol, length
 _V2_LOCAL = 0x20
 _V2_PROXY = 0x21
-_V2_STREAMS = {0x11: 12, 0x21: 36}  # TCP by IPv4 and IPv6: octets of addresses and ports
+# TCP by IPv4 and IPv6: both addresses, both ports.
+_V2_STREAMS = {0x11: struct.Struct("!4s4sHH"), 0x21: struct.Struct("!16s16sHH")}
 _V2_NO_ADDRESS = {0x00, 0x31}  # nothing is said; a UNIX socket
 
 _TLV = struct.Struct("!BH")  # type, length
@@ -83,12 +80,15 @@ def _parse_v1(octets: bytes) -> tuple[Header, int] | None:
             raise BadHeader(f"no end of a line within {_LONGEST_V1} octets")
         return None
     line = octets[:end]
-    if _V1_UNKNOWN.match(line):  # Twisted wants a word behind UNKNOWN, HAProxy's checks have none
+    if _V1_UNKNOWN.match(line):  # HAProxy's checks have no word behind it
         return Header(), end + 2
     if not _V1_KNOWN.match(line):
         raise BadHeader("malformed line of version 1")
-    info = V1Parser.parse(line)
-    return Header(_source(info.source), _address(info.destination)), end + 2
+    source, destination, source_port, destination_port = line.decode("ascii").split(" ")[2:]
+    return (
+        Header(_source(source, int(source_port)), _address(destination, int(destination_port))),
+        end + 2,
+    )
 
 
 def _parse_v2(octets: bytes) -> tuple[Header, int] | None:
@@ -106,27 +106,36 @@ def _parse_v2(octets: bytes) -> tuple[Header, int] | None:
         return Header(), whole
     if transport not in _V2_STREAMS:
         raise BadHeader(f"address family and protocol 0x{transport:02x}")
-    addresses_end = _V2_FIXED.size + _V2_STREAMS[transport]
+    addresses = _V2_STREAMS[transport]
+    addresses_end = _V2_FIXED.size + addresses.size
     if whole < addresses_end:
         raise BadHeader(f"{length} octets where addresses have to be")
-    info = V2Parser.parse(octets[:whole])
-    source, destination = _source(info.source), _address(info.destination)
-    return Header(source, destination, _says_tls(octets[addresses_end:whole])), whole
+    source, destination, source_port, destination_port = addresses.unpack_from(
+        octets, _V2_FIXED.size
+    )
+    return (
+        Header(
+            _source(str(ipaddress.ip_address(source)), source_port),
+            _address(str(ipaddress.ip_address(destination)), destination_port),
+            _says_tls(octets[addresses_end:whole]),
+        ),
+        whole,
+    )
 
 
-def _address(said: Any) -> IPv4Address | IPv6Address:
+def _address(text: str, port: int) -> IPv4Address | IPv6Address:
     """An address and port as the log and other rooms know them: no IPv4 in the clothes of IPv6."""
-    host = parse_ip(said.host)
+    host = parse_ip(text)
     if host is None:
-        raise BadHeader(f"address {said.host!a}")
-    if said.port > 65535:
-        raise BadHeader(f"port {said.port}")
+        raise BadHeader(f"address {text!a}")
+    if port > 65535:
+        raise BadHeader(f"port {port}")
     kind = IPv4Address if isinstance(host, ipaddress.IPv4Address) else IPv6Address
-    return kind("TCP", str(host), said.port)
+    return kind("TCP", str(host), port)
 
 
-def _source(said: Any) -> IPv4Address | IPv6Address:
-    source = _address(said)
+def _source(text: str, port: int) -> IPv4Address | IPv6Address:
+    source = _address(text, port)
     host = ipaddress.ip_address(source.host)
     if host.is_unspecified or host.is_multicast:
         raise BadHeader(f"nobody connects from {host}")
