@@ -114,6 +114,18 @@ SCENARIOS = {
         "reason=directory-unreachable",
         [Action("search", b"\5"), *_IN, *[Action("wait", b"\x08")] * 2],
     ),
+    "left-at-quit": Scenario(
+        "end=quit retrieved=0 octets=0 deleted=1",
+        [
+            *_IN,
+            *words(b"DELE 1\r\n"),
+            Action("threads", b"\1"),
+            *words(b"QUIT\r\n"),
+            Action("reset"),
+            SETTLE,
+        ],
+        Options(tls=True),
+    ),
     "deaf": Scenario(
         "end=idle", [*_IN, Action("deaf"), Action("flood", bytes([WORDS.index(b"RETR 2\r\n"), 9]))]
     ),

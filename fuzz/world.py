@@ -113,7 +113,7 @@ class World:
             admission=admission,
         )
         if options.tls:
-            factory = tls.TLSMemoryBIOFactory(certificates(), False, factory)
+            factory = tls.TLSMemoryBIOFactory(certificates(), False, factory, self.reactor)
         if options.haproxy:
             factory = ProxyFactory(factory, self.reactor, limits.proxy_time, admission=admission)
         self._factory = factory

@@ -64,7 +64,7 @@ class Listener:
                 raise CannotStart(f"{name}: speaks TLS already: use --listen {description}")
             if self.certificates is None:
                 raise CannotStart(f"{name}: there is neither a cert.pem nor a --certificate")
-            factory = TLSMemoryBIOFactory(self.certificates, False, factory)
+            factory = TLSMemoryBIOFactory(self.certificates, False, factory, self.reactor)
         if behind_proxy:
             factory = ProxyFactory(factory, self.reactor, self.proxy_time, admission=self.admission)
         try:

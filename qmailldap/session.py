@@ -169,6 +169,15 @@ class Session:
             detail=printable(refused.detail.encode("utf-8", "replace"), _LONGEST_DETAIL),
         )
 
+    def handshake_failed(self, problem: str) -> None:
+        """The client has come for TLS, and could not agree on it."""
+        self.log.info(
+            "handshake peer={peer} session={session} problem={problem}",
+            peer=self.peer,
+            session=self.id,
+            problem=printable(problem.encode("utf-8", "replace")),
+        )
+
     def abandoned(self, user: bytes) -> None:
         """The client left before its login was judged."""
         self.log.login(

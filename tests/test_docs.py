@@ -69,7 +69,9 @@ class ManualTests(SynchronousTestCase):
 
     def test_every_option_is_in_the_manual(self) -> None:
         documented = {
-            name for row in rows("administration.md") for name in re.findall("`--([a-z0-9-]+)", row[0])
+            name
+            for row in rows("administration.md")
+            for name in re.findall("`--([a-z0-9-]+)", row[0])
         }
         options = set(Options().synonyms.values()) - {"version", "help"}
         self.assertEqual(documented, options)
@@ -78,8 +80,10 @@ class ManualTests(SynchronousTestCase):
         text = (DOCS / "administration.md").read_text()
         limits, site = Limits(), POP3Limits()
         for limit in (
-            f"| connections | {site.connections} in all, "
-            f"{site.connections_per_address} from one address |",
+            (
+                f"| connections | {site.connections} in all, "
+                f"{site.connections_per_address} from one address |"
+            ),
             f"| from the connection to the login | {limits.login_time:.0f} s |",
             f"| a TLS handshake | {limits.handshake_time:.0f} s |",
             f"| a PROXY header behind `haproxy:` | {site.proxy_time} s |",
@@ -88,12 +92,16 @@ class ManualTests(SynchronousTestCase):
             f"{limits.trusted_command} from `pop3trusted`",
             f"| a line within AUTH | {limits.sasl} octets |",
             f"| pipelined commands | {limits.pipelined}, {limits.input // 1024} KiB |",
-            f"| silence after the login, or a client that does not read | {limits.idle / 60:.0f}"
-            " minutes |",
+            (
+                "| silence after the login, or a client that does not read |"
+                f" {limits.idle / 60:.0f} minutes |"
+            ),
             f"| a client that does not take what it was sent last | {limits.linger:.0f} s |",
             f"| sessions of one user | {site.sessions} |",
-            f"| wrong passwords | {site.guesses} from one address,"
-            f" {site.guesses_per_login} of one login from there |",
+            (
+                f"| wrong passwords | {site.guesses} from one address,"
+                f" {site.guesses_per_login} of one login from there |"
+            ),
         ):
             self.assertIn(limit, text)
 

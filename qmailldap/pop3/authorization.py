@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+from OpenSSL import SSL
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IProtocol
@@ -41,6 +42,7 @@ from qmailldap.pop3.settings import Settings
 from qmailldap.pop3.syntax import CommandRefused
 from qmailldap.pop3.xclient import parse_xclient
 from qmailldap.refusal import LoginRefused, Refusal
+from qmailldap.tls.verification import problem
 
 __all__ = ["Authorization"]
 
@@ -83,6 +85,8 @@ class Authorization(Conversation):
             self._await_handshake()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._handshake_limit is not None and reason.check(SSL.Error):
+            self._session.handshake_failed(problem(reason))
         self.handshakeCompleted()
         self._ended = self._ended or "disconnected"
         if self._login is not None:
@@ -112,14 +116,15 @@ class Authorization(Conversation):
 
     def listCapabilities(self) -> list[bytes]:
         """What there is on this connection; what is of use before the login is told behind it, too,
-        as RFC 2449, section 5, wants it.
+        as RFC 2449, section 5, wants it, but for STLS (RFC 2595, section 4).
         """
         secret = not self._lets_see_passwords()
         mechanisms = self._mechanisms()
+        may_begin_tls = self._encryption.offered and self.mbox is None
         own = [
             *([b"USER"] if secret else []),
             *([b"SASL " + b" ".join(mechanisms)] if mechanisms else []),
-            *([b"STLS"] if self._encryption.offered else []),
+            *([b"STLS"] if may_begin_tls else []),
         ]
         # Before the login, what every kind of member keeps: one may go on with the session.
         of_all = [b"TOP", *own, b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"]

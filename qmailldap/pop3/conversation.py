@@ -53,6 +53,8 @@ class Conversation(pop3.POP3):
         self._reading = True
         # The client has closed its side: what it sent before is still answered.
         self._all_read = False
+        # The connection is gone; what was begun may end later.
+        self._lost = False
         # Why no further command is answered; empty while they are.
         self._ended = ""
 
@@ -65,6 +67,7 @@ class Conversation(pop3.POP3):
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
         self._ended = self._ended or "disconnected"
         self._flow.lost()
         super().connectionLost(reason)
@@ -195,6 +198,8 @@ class Conversation(pop3.POP3):
 
     def _hang_up(self) -> None:
         """Close once everything written has been sent; the client has a while to take it."""
+        if self._lost:
+            return
         self._flow.finish()
         self.setTimeout(self._limits.linger)
         self.transport.loseConnection()
@@ -202,4 +207,6 @@ class Conversation(pop3.POP3):
     def _cut_off(self, why: str) -> None:
         """Close at once: loseConnection would wait for a client that does not read."""
         self._ended = self._ended or why
-        self.transport.abortConnection()
+        # Twisted's TLS raises where there is nothing to abort any more.
+        if not self._lost:
+            self.transport.abortConnection()

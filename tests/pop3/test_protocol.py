@@ -318,6 +318,7 @@ class SessionTests(SynchronousTestCase):
         server.connection.connectionLost(Failure(ConnectionDone()))
         updated.callback(0)
         self.assertEqual(server.maildrop.synced, 1)
+        self.assertEqual(server.clock.getDelayedCalls(), [])
 
     def test_the_original_wording_of_success_is_kept(self) -> None:
         self.assertEqual(self.server().say(b"NOOP\r\nRSET\r\nDELE 1\r\n"), b"+OK \r\n" * 3)
@@ -411,6 +412,15 @@ class FlowTests(SynchronousTestCase):
                 chunk.callback(b"b")
             self.assertTrue(server.maildrop.opened[0].closed)
             self.assertEqual(server.clock.getDelayedCalls(), [])
+
+    def test_a_message_that_fails_when_the_client_has_left_is_all_that_does(self) -> None:
+        chunk: Deferred[bytes] = Deferred()
+        server = Server([b"a" * 65536, chunk]).log_in()
+        server.say(b"RETR 1\r\n")
+        server.connection.connectionLost(Failure(ConnectionDone()))
+        chunk.errback(OSError("the keeper was lost"))
+        self.assertFalse(server.transport.aborted)
+        self.assertTrue(server.maildrop.opened[0].closed)
 
     def test_a_silent_client_is_let_go_without_a_word(self) -> None:
         server = Server(b"one\n").log_in()

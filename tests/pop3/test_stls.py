@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -12,6 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.pop3 import Limits
+from tests.loglevels import log_at
 from tests.pop3.maildrop import PASSWORD, SecureTransport, Server, TLSTransport, Transport
 
 CERTIFICATES: Any = object()
@@ -62,6 +64,7 @@ class StlsTests(SynchronousTestCase):
     def test_after_the_login_it_is_too_late(self) -> None:
         client = server().log_in()
         self.assertEqual(client.say(b"STLS\r\n"), b"-ERR unimplemented\r\n")
+        self.assertNotIn(b"STLS", self.capabilities(client))
 
     def test_what_stands_behind_it_in_plain_text_is_thrown_away(self) -> None:
         for behind in (b"USER joe\r\n", LOGIN + b"QUIT\r\n", b"half a li", b"x" * 10_000):
@@ -137,6 +140,27 @@ class HandshakeTests(SynchronousTestCase):
         client.clock.advance(30)
         self.assertFalse(client.transport.aborted)
         client.log_in()
+
+    def test_why_one_fails_is_logged_to_who_wants_to_know(self) -> None:
+        log_at(self, LOGLEVEL=15)
+        client = server()
+        lines = client.lines_of_log()
+        client.say(b"STLS\r\n")
+        error = SSL.Error([("SSL routines", "", "unsupported\nprotocol")])
+        client.connection.connectionLost(Failure(error))
+        self.assertEqual(
+            lines,
+            [f'handshake peer={PEER} session=S1 problem="unsupported\\x0aprotocol"'],
+        )
+
+    def test_what_breaks_later_is_no_handshake(self) -> None:
+        log_at(self, LOGLEVEL=15)
+        client = server()
+        lines = client.lines_of_log()
+        client.say(b"STLS\r\n")
+        client.protocol.handshakeCompleted()
+        client.connection.connectionLost(Failure(SSL.Error([("", "", "bad record mac")])))
+        self.assertEqual(lines, [])
 
     def test_one_after_the_session_was_left_to_others_is_nobodys(self) -> None:
         client = server()
