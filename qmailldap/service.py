@@ -28,7 +28,7 @@ from qmailldap.directory import Directory
 from qmailldap.forward import ClusterTLS, Forwarder
 from qmailldap.listening import Listener, listeners, plain_endpoints
 from qmailldap.local_users import LocalUsers
-from qmailldap.loglevel import Log, complaint
+from qmailldap.loglevel import Kind, Log, complaint
 from qmailldap.options import DEFAULT_LISTEN, NAME, CannotStart, Options
 from qmailldap.owners import Owners
 from qmailldap.passwords import load_libraries
@@ -334,4 +334,4 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
 
 def _tell_nothing_to_reload() -> None:
-    _log.info("signal SIGHUP: there is no certificate to load again")
+    _log.info("certificate none is there to be loaded again", kind=Kind.WARNINGS)

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from qmailldap.loglevel import Log
+from qmailldap.loglevel import Kind, Log
 from qmailldap.threads import Busy
 from qmailldap.tls.certificates import Certificates, unreadable
 from qmailldap.tls.pem import BadCertificate
@@ -128,9 +128,10 @@ class CertificateWatch:
             return
         self._found = self._told = ""
         for each in changed:
-            _log.info("certificate loaded {certificate}", certificate=each)
+            # For those who were told that the one before ends, or have asked for it.
+            _log.info("certificate loaded {certificate}", kind=Kind.WARNINGS, certificate=each)
         if asked and not changed:
-            _log.info("certificate unchanged")
+            _log.info("certificate unchanged", kind=Kind.WARNINGS)
         self._warn()
 
     def _judge(self, fault: str, asked: bool) -> None:
