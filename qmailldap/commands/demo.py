@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -21,6 +22,7 @@ from twisted.internet.task import react
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from qmailldap.account import LOWEST_ID
+from qmailldap.commands.demo_certificate import own_certificate
 from qmailldap.commands.demo_messages import MAIL
 from qmailldap.directory.embedded import EmbeddedDirectory
 from qmailldap.privsep.rights import Identity, UnknownIdentity, find_identity
@@ -69,6 +71,8 @@ def prepare(directory: Path, owner: Identity | None = None) -> None:
     }
     for name, fact in facts.items():
         _write_once(control / name, fact.encode() + b"\n")
+    if not (control / "cert.pem").exists():
+        _write_secret(control / "cert.pem", own_certificate())
     # Not once: the directory may have been moved, or be somebody else's.
     # As root, by a way that needs no rights: others may not enter the folders above.
     store = directory / "mail" if owner is None else Path("/proc/self/cwd/mail")
@@ -98,6 +102,14 @@ def prepare(directory: Path, owner: Identity | None = None) -> None:
 def _write_once(path: Path, content: bytes) -> None:
     if not path.exists():
         path.write_bytes(content)
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.unlink(missing_ok=True)
+    with open(unfinished, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(content)
+    unfinished.rename(path)
 
 
 def _deliver(maildir: Path, number: int, message: bytes) -> None:
@@ -145,13 +157,15 @@ def _instructions(directory: Path, port: int) -> str:
         f"  {user}, password {password}: the mail lies in {directory}/mail/{user}/Maildir"
         for user, password in _PASSWORDS.items()
     )
+    certificate = shlex.quote(str(directory / "control" / "cert.pem"))
     return f"""
-POP3 is served on {_INTERFACE} port {port}. Users:
+POP3 is served on {_INTERFACE} port {port}, with TLS for those who ask for it. Users:
 {users}
 
 Try, in another terminal:
   curl pop3://alice:wonderland@{_INTERFACE}:{port}/
   curl pop3://alice:wonderland@{_INTERFACE}:{port}/2
+  curl --ssl-reqd --cacert {certificate} pop3://alice:wonderland@{_INTERFACE}:{port}/1
   telnet {_INTERFACE} {port}
     USER bob
     PASS builder

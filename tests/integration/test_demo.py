@@ -61,6 +61,7 @@ class DemoTests(TestCase):
         answers = [await run(shlex.split(command), _LIMIT) for command in commands]
         self.assertEqual([answer.code for answer in answers], [0] * len(commands))
         self.assertIn("invoice.csv", answers[1].text)
+        self.assertTrue(any("--ssl-reqd" in command for command in commands))
 
         said = re.findall(r"^    ([A-Z].*)$", printed, re.MULTILINE)
         self.assertEqual(
