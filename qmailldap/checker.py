@@ -18,6 +18,7 @@ from twisted.cred.error import UnhandledCredentials
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmailldap.account import (
@@ -165,7 +166,7 @@ class RebindProof:
             return await self._turns.take(name, lambda: Deferred.fromCoroutine(proof()))
         except Busy as error:
             raise LoginRefused(
-                Refusal.TEMPORARY, str(error), shown=Refusal.WRONG_CREDENTIALS
+                Refusal.TEMPORARY, str(error), shown=Refusal.WRONG_CREDENTIALS, judged=False
             ) from None
 
     async def _bind(self, dn: str, password: bytes) -> bool:
@@ -189,6 +190,34 @@ class RebindProof:
             nobody = f"uid={secrets.token_hex(8)},{self._base}".rstrip(",")
             await self._directory.prove(nobody, b"x")
         return False
+
+
+async def _to_the_end(judged: Coroutine[Deferred[Any], Any, T]) -> T:
+    """What is judged, whether somebody still waits for it or not.
+
+    A right password may be answered long before a wrong one: who leaves in between has been told,
+    and is to have it counted. Raises `CancelledError` if all was right and nobody waits.
+    """
+    verdict: list[T | Failure] = []
+    told: Deferred[None] = Deferred()
+
+    def tell(result: T | Failure) -> None:
+        verdict.append(result)
+        told.callback(None)
+
+    Deferred.fromCoroutine(judged).addBoth(tell)
+    left = False
+    while not verdict:
+        try:
+            await told
+        except CancelledError:
+            left, told = True, Deferred()
+    (result,) = verdict
+    if isinstance(result, Failure):
+        result.raiseException()
+    if left:
+        raise CancelledError
+    return result
 
 
 @implementer(ICredentialsChecker)
@@ -249,7 +278,7 @@ class LDAPChecker:
         """
         begun = self._clock.seconds()
         try:
-            return await judged
+            return await _to_the_end(judged)
         except LoginRefused as refused:
             if refused.shown is Refusal.WRONG_CREDENTIALS:
                 taken = self._clock.seconds() - begun

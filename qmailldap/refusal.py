@@ -92,7 +92,9 @@ class LoginRefused(UnauthorizedLogin):
     never carries a password or a hash. ``shown`` is the reason a client may be told: a fault of the
     record that keeps its password from being proved reads as a wrong password, for otherwise a
     stranger would learn from it that the account exists (design.md, "Contracts"). ``answer`` is
-    what follows -ERR, as octets: that of ``shown``, unless somebody else has worded it.
+    what follows -ERR, as octets: that of ``shown``, unless somebody else has worded it. ``judged``
+    is False where a refusal that reads as a wrong password came before anything was compared, of
+    every login alike: it is no guess.
     """
 
     def __init__(
@@ -102,9 +104,11 @@ class LoginRefused(UnauthorizedLogin):
         *,
         shown: Refusal | None = None,
         answer: bytes | None = None,
+        judged: bool = True,
     ) -> None:
         self.refusal = refusal
         self.detail = detail
+        self.judged = judged
         self.shown = refusal if shown is None else shown
         if answer is None:
             outcome = self.shown.outcome

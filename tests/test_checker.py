@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from twisted.cred.credentials import UsernamePassword
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
@@ -16,7 +16,7 @@ from qmailldap.account import Account, AccountDefaults, Entry, RemoteAccount, pa
 from qmailldap.checker import REFUSAL_GRID, HashProof, LDAPChecker, Proof, RebindProof
 from qmailldap.directory import DirectoryUnavailable, EntryTooLarge
 from qmailldap.local_users import LocalUsers
-from qmailldap.passwords import StoredPassword
+from qmailldap.passwords import StoredPassword, parse_password
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy
 
@@ -229,6 +229,37 @@ class HashTests(CheckerTestCase):
         refused = self.failureResultOf(pending, LoginRefused).value
         self.assertEqual(refused.detail, "wrong password")
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def slowly(self) -> Deferred[bool]:
+        """From now on nothing is judged before this fires, and then as it says."""
+        hashed: Deferred[bool] = Deferred()
+        proof = HashProof(cast(Any, lambda *_: hashed))
+        for _ in range(2):
+            proof._decoys.seen(parse_password(BCRYPT))
+        self.checker = LDAPChecker(self.directory, proof, AccountDefaults(), self.clock)
+        return hashed
+
+    def test_one_who_leaves_while_a_hash_is_computed_is_judged_to_the_end(self) -> None:
+        # A right {SSHA} is answered at once, and so the first of these knows enough by then.
+        for value in (SSHA, BCRYPT):
+            self.directory.entries = {"joe": (record(value),)}
+            hashed = self.slowly()
+            pending = self.checked(b"joe", b"x")
+            self.clock.advance(REFUSAL_GRID * 10)
+            pending.cancel()
+            self.assertNoResult(pending)
+            hashed.callback(False)
+            self.clock.advance(REFUSAL_GRID)
+            refused = self.failureResultOf(pending, LoginRefused).value
+            self.assertEqual(refused.detail, "wrong password")
+
+    def test_nobody_is_let_in_who_has_left_by_then(self) -> None:
+        self.directory.entries = {"joe": (record(BCRYPT),)}
+        hashed = self.slowly()
+        pending = self.checked(b"joe", PASSWORD)
+        pending.cancel()
+        hashed.callback(True)
+        self.failureResultOf(pending, CancelledError)
 
     def test_one_of_few_cheap_hashes_costs_what_an_unknown_user_costs(self) -> None:
         self.directory.entries = {"joe": (record(SSHA),), "ann": (record(BCRYPT),)}
@@ -545,12 +576,16 @@ class LocalTests(CheckerTestCase):
             self.assertEqual(refused.detail, f"passwd: {error}")
 
     def test_a_guesser_who_does_not_wait_to_be_refused_is_refused_all_the_same(self) -> None:
+        done: Deferred[None] = Deferred()
+
         async def pretend() -> None:
-            await Deferred()
+            await done
 
         self.local.pretend = pretend  # type: ignore[method-assign]
         pending = self.checked(b"joe", b"x")
         pending.cancel()
+        self.assertNoResult(pending)
+        done.callback(None)
         self.clock.advance(REFUSAL_GRID)
         refused = self.failureResultOf(pending, LoginRefused).value
         self.assertEqual(refused.detail, "wrong password")

@@ -6,6 +6,8 @@ from elsewhere with the right one is not made to wait because others guess at th
 
 from __future__ import annotations
 
+import unicodedata
+
 from twisted.internet.interfaces import IReactorTime
 
 from qmailldap.admission.networks import network_of
@@ -18,6 +20,9 @@ __all__ = ["LONGEST_DELAY", "SHORTEST_DELAY", "Guesses"]
 SHORTEST_DELAY = 2.0
 LONGEST_DELAY = 15.0
 """Seconds that a wrong password is answered later; each point of the score adds the shortest."""
+
+_LONGEST_NAME = 256
+"""Letters; of more, no name that anybody has, it takes long to tell what they stand for."""
 
 
 class Guesses:
@@ -49,7 +54,8 @@ class Guesses:
             score = self._table.score(_of_network(network), now)
             if round(score) >= self._most:
                 raise LoginRefused(
-                    Refusal.TOO_MANY_GUESSES, f"{score:.1f} wrong passwords from {network}"
+                    Refusal.TOO_MANY_GUESSES,
+                    f"score {score:.1f}, by wrong passwords from {network}",
                 )
         if self._most_per_login:
             score = self._table.score(_of_pair(network, login), now)
@@ -57,7 +63,7 @@ class Guesses:
                 # By itself: a telephone with an old password does not shut out its whole office.
                 raise LoginRefused(
                     Refusal.TOO_MANY_GUESSES,
-                    f"{score:.1f} wrong passwords for this login from {network}",
+                    f"score {score:.1f}, by wrong passwords for this login from {network}",
                 )
 
     def wrong(self, host: str, login: bytes) -> float:
@@ -78,6 +84,14 @@ def _of_network(network: str) -> bytes:
 
 
 def _of_pair(network: str, login: bytes) -> bytes:
-    """One login of one network: directories compare names without case and the number of blanks."""
-    folded = " ".join(login.decode("utf-8", "replace").casefold().split())
+    """One login of one network: directories compare names without case and the number of blanks,
+    and letters by what they stand for (RFC 4518, section 2).
+    """
+    folded = _without_case(login.decode("utf-8", "replace"))
+    if len(folded) <= _LONGEST_NAME:
+        folded = _without_case(unicodedata.normalize("NFKC", folded))
     return b"login " + network.encode("ascii") + b" " + folded.encode("utf-8")
+
+
+def _without_case(name: str) -> str:
+    return " ".join(name.casefold().split())

@@ -348,7 +348,7 @@ class Authorization(Conversation):
         delay = 0.0
         # Not by the true reason: faults of a record that read like a wrong password also take as
         # long.
-        if refused.shown is Refusal.WRONG_CREDENTIALS:
+        if refused.shown is Refusal.WRONG_CREDENTIALS and refused.judged:
             delay = self._settings.admission.wrong(self._session.host, user)
         self._session.refused(user, refused)
         if delay > 0 and not self._ended:

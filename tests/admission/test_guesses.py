@@ -56,7 +56,7 @@ class GuessesTests(SynchronousTestCase):
             guesses.check(HERE, b"joe")
             guesses.wrong(HERE, b"joe")
         detail = self.assert_refused(guesses, HERE, b"joe")
-        self.assertEqual(detail, "10.0 wrong passwords for this login from 192.0.2.1")
+        self.assertEqual(detail, "score 10.0, by wrong passwords for this login from 192.0.2.1")
         guesses.check(HERE, b"jane")
 
     def test_one_who_is_refused_adds_to_no_score(self) -> None:
@@ -76,7 +76,7 @@ class GuessesTests(SynchronousTestCase):
             guesses.wrong(HERE, b"user%d" % number)
         for login in (b"joe", b"user1", b""):
             detail = self.assert_refused(guesses, HERE, login)
-            self.assertEqual(detail, "50.0 wrong passwords from 192.0.2.1")
+            self.assertEqual(detail, "score 50.0, by wrong passwords from 192.0.2.1")
         self.clock.advance(HALF_LIFE)
         guesses.check(HERE, b"joe")
 
@@ -111,6 +111,16 @@ class GuessesTests(SynchronousTestCase):
             guesses.wrong(HERE, b"joe doe")
         self.assert_refused(guesses, HERE, b"jOE   doe")
         guesses.check(HERE, b"joedoe")
+
+    def test_letters_that_a_directory_takes_for_others_make_no_other_login(self) -> None:
+        guesses = self.guesses()
+        for login in ("joë", "joe\u0308", "\uff2a\uff2f\u00cb", "\U0001d423oë"):
+            delay = guesses.wrong(HERE, login.encode())
+        self.assertEqual(delay, 8)
+        for _ in range(6):
+            guesses.wrong(HERE, "joë".encode())
+        self.assert_refused(guesses, HERE, "\uff4aoë".encode())
+        guesses.check(HERE, b"joe")
 
     def test_a_login_is_any_octets(self) -> None:
         guesses = self.guesses()

@@ -193,7 +193,7 @@ class GuessesTests(LimitsTestCase):
         self.assertEqual(await self.answer_to(OFFICE, "jane"), GUESSED)
         await self.in_log(
             rf"refused user=jane peer={OFFICE} \S+ reason=too-many-guesses"
-            rf' detail="[56]\.\d wrong passwords from {OFFICE}"'
+            rf' detail="score [56]\.\d, by wrong passwords from {OFFICE}"'
         )
         self.assertNotEqual(await self.answer_to(HOME, "jane"), GUESSED)
 

@@ -163,6 +163,13 @@ class GuessTests(SynchronousTestCase):
         self.server.clock.advance(5)
         self.assertEqual(self.server.answers(), WRONG)
 
+    def test_what_was_not_even_judged_is_no_guess(self) -> None:
+        self.server.realm.held = fail(
+            LoginRefused(Refusal.TEMPORARY, shown=Refusal.WRONG_CREDENTIALS, judged=False)
+        )
+        self.assertEqual(self.server.say(LOGIN), b"+OK \r\n" + WRONG)
+        self.assertEqual(self.admission.asked, [("check", PEER, b"joe")])
+
     def test_other_refusals_are_nobodys_guess(self) -> None:
         for refusal in set(Refusal) - {Refusal.WRONG_CREDENTIALS}:
             server = Server(admission=self.admission)
