@@ -21,7 +21,8 @@ PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey | Ed448
 """What TLS can use; there are others in PEM files."""
 
 _BLOCK = re.compile(
-    rb"^-----BEGIN ([A-Z0-9 ]+)-----[ \t\r]*\n(?:[^-].*\n|[ \t\r]*\n)*-----END \1-----",
+    # A line within it can be read in one way only: a block without an end is not searched long.
+    rb"^-----BEGIN ([A-Z0-9 ]+)-----[ \t\r]*\n(?:[^-\n].*\n|\n)*-----END \1-----",
     re.MULTILINE,
 )
 _CERTIFICATES = (b"CERTIFICATE", b"X509 CERTIFICATE")

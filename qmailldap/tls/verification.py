@@ -230,6 +230,9 @@ def _mismatch(certificate: X509, identity: _Identity) -> str | None:
         patterns = extract_patterns(certificate)
     except CertificateError as error:
         return f"the names in its certificate cannot be used: {printable(str(error).encode())}"
+    except ValueError:
+        # Of cryptography: an extension that is malformed, an address of two octets.
+        return "the names in its certificate cannot be read"
     # With no name at all, service_identity raises different exceptions in different versions.
     if patterns:
         try:

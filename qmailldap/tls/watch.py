@@ -126,11 +126,12 @@ class CertificateWatch:
         except (BadCertificate, Busy) as error:
             self._judge(str(error), asked)
             return
-        self._found = self._told = ""
+        was_told, self._found, self._told = self._told, "", ""
         for each in changed:
             # For those who were told that the one before ends, or have asked for it.
             _log.info("certificate loaded {certificate}", kind=Kind.WARNINGS, certificate=each)
-        if asked and not changed:
+        # Also for those who were told of a fault that is gone by now.
+        if not changed and (asked or was_told):
             _log.info("certificate unchanged", kind=Kind.WARNINGS)
         self._warn()
 

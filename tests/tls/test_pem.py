@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,6 +59,15 @@ class ParsingTests(SynchronousTestCase):
         )
         for text in (content, content.replace(b"\n", b"\r\n"), host.both.rstrip(b"\n")):
             self.assertEqual(parse_chain(text, text).names, ("pop.example.org",))
+
+    def test_a_block_that_nothing_ends_is_none_and_is_found_to_be_so_at_once(self) -> None:
+        # Of 40 such lines an expression that backtracks would make a work of hours.
+        for line in (b"\n", b" \n", b"\r\n", b"MII\n", b"\n \n"):
+            content = b"-----BEGIN CERTIFICATE-----\n" + line * 10_000
+            begun = time.monotonic()
+            with self.assertRaisesRegex(BadCertificate, "no certificate"):
+                parse_chain(content, content)
+            self.assertLess(time.monotonic() - begun, 5)
 
     def test_names_are_in_small_letters(self) -> None:
         host = identity("POP.Example.org", "*.Example.org", "192.0.2.1", "2001:db8::1")

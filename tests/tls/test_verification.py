@@ -206,6 +206,16 @@ class HandshakeTests(TestCase):
         problem = await self.refused(own, Verified(self.ca))
         self.assertIn("names in its certificate cannot be used", problem)
 
+    async def test_names_that_are_malformed_are_refused_and_no_fault_of_ours(self) -> None:
+        def malformed(certificate: object) -> list[object]:
+            raise ValueError("b'\\x7f' does not appear to be an IPv4 or IPv6 address")
+
+        self.patch(verification, "extract_patterns", malformed)
+        problem = await self.refused(
+            options(self.certificate(authority=self.ca)), Verified(self.ca)
+        )
+        self.assertEqual(problem, "the names in its certificate cannot be read")
+
     async def test_an_unknown_authority_is_refused(self) -> None:
         other = self.authority("other")
         own = self.certificate(authority=other)

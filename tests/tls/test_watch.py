@@ -109,8 +109,9 @@ class WatchTests(SynchronousTestCase):
             self.content = b"nothing"
             self.clock.pump([INTERVAL] * 3)
             self.content = self.first.both
-            self.clock.advance(INTERVAL)
-        self.assertEqual(len(self.lines), 2)
+            self.clock.pump([INTERVAL] * 3)
+        fault = f"{KEPT}{self.path}: it holds no certificate in PEM format"
+        self.assertEqual(self.lines, [fault, "certificate unchanged"] * 2)
 
     def test_a_file_that_cannot_be_read_is_told_and_the_old_one_stays(self) -> None:
         for fault in (BadCertificate(f"{self.path}: cannot be read: Gone"), Busy("too much")):
