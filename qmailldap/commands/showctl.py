@@ -27,6 +27,7 @@ from qmailldap.directory import (
     tls_by_server,
 )
 from qmailldap.forward import ClusterTLS
+from qmailldap.tls.certificates import BadCertificate, CertificateFiles, Certificates
 
 __all__ = ["ServerCheck", "add_to", "as_json", "as_text", "check_servers"]
 
@@ -90,6 +91,12 @@ def _use(control: Control) -> None:
     Search(control)
     tls_by_server(control)
     ClusterTLS(control)
+    if control.certificate is not None:
+        files = CertificateFiles(control.certificate)
+        try:
+            Certificates([files])
+        except BadCertificate as error:
+            raise control.error("cert.pem", str(error).removeprefix(f"{files}: ")) from None
 
 
 async def check_servers(reactor: Any, control: Control) -> tuple[ServerCheck, ...]:

@@ -216,13 +216,15 @@ def _id(name: str, meaning: str) -> ControlFile:
     return _number(name, LOWEST_ID, HIGHEST_ID, "none", meaning, unset=0)
 
 
-def _file(name: str, default: str, meaning: str, *, field: str = "") -> ControlFile:
+def _file(
+    name: str, default: str, meaning: str, *, field: str = "", readable: bool = True
+) -> ControlFile:
     return ControlFile(
         name=name,
         kind="file",
         default=default,
         meaning=meaning,
-        read=lambda folder: folder.existing(name),
+        read=lambda folder: folder.existing(name, readable=readable),
         field=field or name,
     )
 
@@ -304,6 +306,13 @@ FILES = (
         field="defaultdelivery",
         unless="defaultdelivery",
     ),
-    _file("cert.pem", "none", "certificates and key for TLS with clients", field="certificate"),
+    # Often readable for root alone; none but the server needs it, which root starts.
+    _file(
+        "cert.pem",
+        "none",
+        "certificates and key for TLS with clients",
+        field="certificate",
+        readable=False,
+    ),
 )
 """Every control file, in the order in which they are read, documented and shown."""

@@ -124,8 +124,11 @@ class Folder:
             raise self.error(name, f"is larger than {_LARGEST_FILE} octets")
         return content
 
-    def existing(self, name: str) -> Path | None:
-        """The path of the file, where there is one; it must be readable."""
+    def existing(self, name: str, *, readable: bool = True) -> Path | None:
+        """The path of the file, where there is one.
+
+        It must be ``readable``, unless it is some programs' business only, which may read it.
+        """
         path = self._directory / name
         if not os.path.lexists(path):
             return None
@@ -135,7 +138,7 @@ class Folder:
             self._refuse_broken_link(name)
         except OSError:
             pass  # is told below
-        if not os.path.isfile(path) or not os.access(path, os.R_OK):
+        if not os.path.isfile(path) or (readable and not os.access(path, os.R_OK)):
             raise self.error(name, "is not a file that can be read")
         return path
 

@@ -110,7 +110,8 @@ def with_faults_of(inspection: Inspection, use: Callable[[Control], object]) -> 
             if error.file in found:
                 break
             found.add(error.file)
-            inspection = _with_error(inspection, error)
+            problem = f"{error.problem}{look_as_root(error.file)}"
+            inspection = _with_error(inspection, ControlError(error.file, problem))
             for report in inspection.files:
                 if report.path == error.file:
                     default: dict[str, Any] = {report.file.field: fields[report.file.field].default}
