@@ -79,6 +79,8 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        # Twisted would show the line breaks and the indentation of the methods' texts.
+        self.docs = {name: " ".join((text or "").split()) for name, text in self.docs.items()}
         self["control"] = default_control()
         self["listen"] = []
         self["pop3s"] = []

@@ -54,6 +54,10 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn("--ldap-connections", str(caught.exception))
             self.assertIn(value, str(caught.exception))
 
+    def test_the_help_is_not_torn_where_a_text_of_the_source_has_a_new_line(self) -> None:
+        for text in parsed().docs.values():
+            self.assertNotRegex(text, "\n|  ")
+
     def test_no_argument_is_taken(self) -> None:
         with self.assertRaises(UsageError):
             parsed("stray")
