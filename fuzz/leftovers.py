@@ -33,6 +33,10 @@ class Leftovers:
         self._descriptors: dict[str, str] = {}
         self._observer = cast(ILogObserver, self.events.append)
         globalLogPublisher.addObserver(self._observer)
+        # A worker of trial sends each line to its manager, and has a Deferred wait for the answer.
+        self._senders = [(each, each.protocol) for each in gc.get_objects() if _sends_lines(each)]
+        for each, _ in self._senders:
+            each.protocol = _Nobody()
 
     def begin(self) -> None:
         gc.collect()
@@ -43,6 +47,8 @@ class Leftovers:
 
     def stop(self) -> None:
         globalLogPublisher.removeObserver(self._observer)
+        for each, protocol in self._senders:
+            each.protocol = protocol
         gc.enable()
         gc.unfreeze()
 
@@ -74,6 +80,17 @@ class Leftovers:
             for secret in self._secrets:
                 assert secret not in own_words, f"{secret} in {text!r}"
         assert not failures, "\n".join(failures)
+
+
+class _Nobody:
+    """To whom lines are sent for which nobody is to wait."""
+
+    def callRemote(self, command: object, **arguments: object) -> None:
+        pass
+
+
+def _sends_lines(each: object) -> bool:
+    return type(each).__name__ == "WorkerLogObserver"
 
 
 def _descriptors() -> dict[str, str]:
