@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -17,8 +18,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from qmailldap.commands import add_control_option
-from qmailldap.control import Control, ServerAddress
-from qmailldap.control.inspection import FileReport, Inspection, inspect_control, with_faults_of
+from qmailldap.control import Control, ControlError, ServerAddress
+from qmailldap.control.inspection import (
+    FileReport,
+    Inspection,
+    inspect_control,
+    with_faults_of,
+    with_warnings,
+)
 from qmailldap.directory import (
     Directory,
     DirectoryUnavailable,
@@ -27,7 +34,8 @@ from qmailldap.directory import (
     tls_by_server,
 )
 from qmailldap.forward import ClusterTLS
-from qmailldap.tls.certificates import BadCertificate, CertificateFiles, Certificates
+from qmailldap.tls.certificates import CertificateFiles, Certificates
+from qmailldap.tls.pem import BadCertificate
 
 __all__ = ["ServerCheck", "add_to", "as_json", "as_text", "check_servers"]
 
@@ -73,7 +81,7 @@ def add_to(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    inspection = with_faults_of(inspect_control(options.control), _use)
+    inspection = _with_doubts(with_faults_of(inspect_control(options.control), _use))
     checks: tuple[ServerCheck, ...] | None = None
     if options.check and inspection.control is not None and not inspection.all_errors:
         checks = _check(inspection.control)
@@ -91,12 +99,35 @@ def _use(control: Control) -> None:
     Search(control)
     tls_by_server(control)
     ClusterTLS(control)
-    if control.certificate is not None:
-        files = CertificateFiles(control.certificate)
-        try:
-            Certificates([files])
-        except BadCertificate as error:
-            raise control.error("cert.pem", str(error).removeprefix(f"{files}: ")) from None
+    _certificates(control)
+
+
+def _certificates(control: Control) -> Certificates | None:
+    """That of cert.pem, where there is one. Raises `ControlError`."""
+    if control.certificate is None:
+        return None
+    files = CertificateFiles(control.certificate)
+    try:
+        return Certificates([files])
+    except BadCertificate as error:
+        raise control.error("cert.pem", str(error).removeprefix(f"{files}: ")) from None
+
+
+def _with_doubts(inspection: Inspection) -> Inspection:
+    """The same with what a server does take, and its clients may not."""
+    control = inspection.control
+    if control is None:
+        return inspection
+    if control.requiretls and control.certificate is None:
+        problem = "without a cert.pem, the server starts with a --certificate only"
+        inspection = with_warnings(inspection, "requiretls", [problem])
+    with suppress(ControlError):  # which is among the errors already
+        certificates = _certificates(control)
+        if certificates is not None:
+            prefix = f"certificate {CertificateFiles(certificates.paths[0])}: "
+            doubts = [warning.removeprefix(prefix) for warning in certificates.warnings]
+            inspection = with_warnings(inspection, "cert.pem", doubts)
+    return inspection
 
 
 async def check_servers(reactor: Any, control: Control) -> tuple[ServerCheck, ...]:

@@ -7,7 +7,7 @@ no server from starting. What only the rooms above can judge is added by whoever
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ from qmailldap.control.files import FILES, ControlFile, Reading, read_files
 from qmailldap.control.rights import directory_rights, file_rights, key_rights, program_rights
 from qmailldap.control.strangers import Stranger, strangers
 
-__all__ = ["FileReport", "Inspection", "inspect_control", "look_as_root", "with_faults_of"]
+__all__ = [
+    "FileReport",
+    "Inspection",
+    "inspect_control",
+    "look_as_root",
+    "with_faults_of",
+    "with_warnings",
+]
 
 _DENIED = "; the server is started as root, so look at it as root"
 
@@ -119,6 +126,17 @@ def with_faults_of(inspection: Inspection, use: Callable[[Control], object]) -> 
         else:
             break
     return inspection
+
+
+def with_warnings(inspection: Inspection, name: str, warnings: Iterable[str]) -> Inspection:
+    """The same with further lines about the file ``name``."""
+    files = tuple(
+        attrs.evolve(report, warnings=(*report.warnings, *warnings))
+        if report.file.name == name
+        else report
+        for report in inspection.files
+    )
+    return attrs.evolve(inspection, files=files)
 
 
 def _with_error(inspection: Inspection, error: ControlError) -> Inspection:

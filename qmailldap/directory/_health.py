@@ -46,7 +46,8 @@ class Health:
         self._up_since = clock.seconds() - FIRST_PAUSE
         self._failed_at = clock.seconds() - FAIL_FAST
         self._pause = FIRST_PAUSE
-        self._refusal_told = False
+        # Why it is of no use, as it was told last.
+        self._refusal = ""
         self._complaints: dict[str, float] = {}
         self._next_probe: IDelayedCall | None = None
         self._probing: Deferred[None] | None = None
@@ -68,7 +69,7 @@ class Health:
             return
         self._up = True
         self._up_since = self._clock.seconds()
-        self._refusal_told = False
+        self._refusal = ""
         if self._next_probe is not None:
             self._next_probe.cancel()
             self._next_probe = None
@@ -88,8 +89,8 @@ class Health:
             lasted = now - self._up_since >= self._pause
             self._pause = FIRST_PAUSE if lasted else min(2 * self._pause, LONGEST_PAUSE)
             self._schedule_probe()
-        if refused and not self._refusal_told:
-            self._refusal_told = True
+        if refused and reason != self._refusal:
+            self._refusal = reason
             _log.error(
                 "directory server {server} is of no use: {reason}; next try in {pause:.0f} s",
                 server=self._name,

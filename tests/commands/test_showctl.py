@@ -23,6 +23,7 @@ from qmailldap.control.files import FILES
 from qmailldap.control.inspection import inspect_control
 from qmailldap.directory import Directory, DirectoryUnavailable
 from qmailldap.directory.embedded import EmbeddedDirectory
+from tests.integration.certificates import write_certificate
 
 GOLDEN = Path(__file__).with_name("showctl")
 """Whole outputs; the control directory is DIR in them."""
@@ -134,6 +135,17 @@ class OutputTests(ShowctlTestCase):
         self.assertIn("ldapbasedn          error    'example.org' is not a dist", output)
         self.assertIn("The server would not start: 2 errors", output)
         self.assertEqual(code, 1)
+
+    def test_a_certificate_that_clients_may_not_take_is_warned_of(self) -> None:
+        self.write(ldapserver="a", ldapbasedn="dc=a", requiretls="1")
+        code, output = self.showctl()
+        self.assertIn("warning  without a cert.pem, the server starts with a --cert", output)
+        write_certificate(self.directory / "cert.pem", "pop.example.org", days=-1)
+        (self.directory / "cert.pem").chmod(0o600)
+        code, output = self.showctl()
+        self.assertRegex(output, r"\ncert\.pem +set +\S+/cert\.pem\n +warning +it has expired on ")
+        self.assertNotIn("without a cert.pem", output)
+        self.assertEqual(code, 0)
 
     def test_an_empty_directory(self) -> None:
         code, output = self.showctl()
