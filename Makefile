@@ -12,7 +12,7 @@ COMMANDS = /usr/sbin/slapd /usr/sbin/slapadd ldapsearch /usr/lib/dovecot/pop3-lo
 POLICY = /usr/sbin/policy-rc.d
 
 # Test processes at a time; the integration tests mostly wait for servers to start.
-JOBS ?= 2
+JOBS ?= 3
 
 # Another Python to run the unit tests on, where there is one.
 OTHER_PYTHON ?= 3.13

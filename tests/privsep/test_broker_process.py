@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -165,13 +166,11 @@ class BrokerProcessTests(TestCase):
         self.files[0].write_bytes(b"x")
         asked = self.broker.open_channel(b"f", 0, 0, lambda *_: None)
         await self.until(lambda: children_of(self.pid))
-        reading = Deferred.fromCoroutine(self.broker.read_file(0))
         self.broker.kill(asked[1])
-        self.broker.kill(asked[1] + 1)
-        with self.assertRaisesRegex(OSError, "lost"):
-            await reading
-        asked[0].close()
         await self.until(lambda: not children_of(self.pid))
+        killed = mock.patch.object(self.broker, "open_channel", return_value=asked)
+        with killed, self.assertRaisesRegex(OSError, "lost"):
+            await self.broker.read_file(0)
         self.assertEqual(await self.broker.read_file(0), b"x")
 
     async def test_its_end_is_told_with_the_reason(self) -> None:
