@@ -26,7 +26,7 @@ GROWTH = 8 * MEGABYTE
 
 
 class FloodTests(SiteTestCase):
-    timeout = 120
+    timeout = 240
 
     async def test_a_user_logs_in_and_nothing_is_left_of_the_flood(self) -> None:
         self.user("joe")
@@ -56,8 +56,9 @@ class FloodTests(SiteTestCase):
             self.assertTrue(await flood.all_held())
             await self.in_session("joe", poplib.POP3.stat)
             flood.stop()
+            # All at once: a host that has other things to do takes its time.
             await wait_until(
-                lambda: _descriptors(network) <= open_before + OTHERS, 20, "the connections to end"
+                lambda: _descriptors(network) <= open_before + OTHERS, 60, "the connections to end"
             )
             after.append(resident(network))
         # What the first took of the system may be kept for the next, which is smaller.
