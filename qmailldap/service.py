@@ -189,13 +189,16 @@ class _Hangup(Service):
         self._reload = reload
         self._before: Any = None
 
-    def startService(self) -> None:
-        super().startService()
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        # Before a port is open: who sees one takes the server for started.
         self._before = signal.signal(signal.SIGHUP, self._received)
 
     def stopService(self) -> None:
         super().stopService()
-        signal.signal(signal.SIGHUP, self._before)
+        if self._before is not None:
+            signal.signal(signal.SIGHUP, self._before)
+            self._before = None
 
     def _received(self, *_: object) -> None:
         self._reactor.callFromThread(self._reload)

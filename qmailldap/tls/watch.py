@@ -76,6 +76,9 @@ class CertificateWatch:
         self._running = True
         self._warn()
         self._next = self._clock.callLater(self._interval, self._poll)
+        if self._asked_again:
+            self._asked_again = False
+            self._begin(asked=True)
 
     def stop(self) -> None:
         """What is being read by now changes nothing any more."""
@@ -85,11 +88,11 @@ class CertificateWatch:
             self._next = None
 
     def reload(self) -> None:
-        """Look at once, and say what is found."""
-        if self._is_reading:
-            # What is being read may be what was there before somebody said that it has changed.
+        """Look at once, and say what is found; before the start, as soon as that comes."""
+        if self._is_reading or not self._running:
+            # What was read may be what was there before somebody said that it has changed.
             self._asked_again = True
-        elif self._running:
+        else:
             self._begin(asked=True)
 
     def _poll(self) -> None:

@@ -95,6 +95,14 @@ class WatchTests(SynchronousTestCase):
         self.assertTrue(line.startswith("certificate loaded "), line)
         self.assert_shown(self.new)
 
+    def test_who_asks_before_the_start_is_heard_then(self) -> None:
+        self.watch.stop()
+        self.content = self.new.both
+        self.watch.reload()
+        self.assert_shown(self.first)
+        self.watch.start()
+        self.assert_shown(self.new)
+
     def test_who_asks_for_a_bad_one_is_told_each_time(self) -> None:
         self.content = b"nothing"
         self.watch.reload()
