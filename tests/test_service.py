@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,6 +66,8 @@ class OptionsTests(SynchronousTestCase):
 
 class ServiceTests(SynchronousTestCase):
     def setUp(self) -> None:
+        # A server that is started but not stopped here leaves its own.
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         # What root's rights do, tests/integration shows: here it would be trial that loses them.
         self.patch(separation_module, "started_as_root", lambda: False)
         self.control = Path(self.mktemp())
@@ -83,6 +86,21 @@ class ServiceTests(SynchronousTestCase):
         service.privilegedStartService()
         listening = [(port, interface) for port, _, _, interface in self.reactor.tcpServers]
         self.assertEqual(listening, [(8110, ""), (8111, "127.0.0.1")])
+
+    def test_who_sees_a_port_open_may_send_sighup(self) -> None:
+        heeded: list[bool] = []
+        service = self.make("--listen", "tcp:8110")
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        listen = self.reactor.listenTCP
+
+        def listening(*arguments: Any, **more: Any) -> Any:
+            heeded.append(signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL)
+            return listen(*arguments, **more)
+
+        self.reactor.listenTCP = listening
+        service.privilegedStartService()
+        self.assertEqual(heeded, [True])
 
     def test_the_greeting_names_the_host_of_the_control_file(self) -> None:
         service = self.make()
