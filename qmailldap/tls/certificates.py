@@ -69,7 +69,7 @@ class CertificateFiles:
 
     def __str__(self) -> str:
         """As it is shown in the log."""
-        return printable(b":".join(map(os.fsencode, self.paths)))
+        return _shown(*self.paths)
 
 
 @attrs.frozen(eq=False)
@@ -183,7 +183,13 @@ def read_certificate_file(path: Path) -> bytes:
 
 def unreadable(path: Path, error: OSError) -> str:
     """Why a file could not be read, as the text of a `BadCertificate`."""
-    return f"{printable(os.fsencode(path))}: cannot be read: {error.strerror or error}"
+    return f"{_shown(path)}: cannot be read: {error.strerror or error}"
+
+
+def _shown(*paths: Path) -> str:
+    """Whole, however long: these are the administrator's own files, and the end is what tells."""
+    shown = b":".join(map(os.fsencode, paths))
+    return printable(shown, most=len(shown))
 
 
 def _digest(contents: Sequence[bytes]) -> bytes:

@@ -87,6 +87,16 @@ class FilesTests(CertificatesTestCase):
                 Certificates([CertificateFiles(path)])
             self.assertIn(str(path), str(caught.exception))
 
+    def test_it_is_named_whole_however_long_its_path_is(self) -> None:
+        deep = self.folder.joinpath(*["a-folder-of-usual-length"] * 10)
+        for files in (
+            CertificateFiles(deep / "missing.pem"),
+            CertificateFiles(deep / "missing.pem", deep / "key.pem"),
+        ):
+            with self.assertRaisesRegex(BadCertificate, f"^{deep}/missing.pem: cannot be read"):
+                Certificates([files])
+            self.assertEqual(str(files), ":".join(map(str, files.paths)))
+
     def test_a_key_that_does_not_sign_is_found_before_a_client_does(self) -> None:
         host = identity("pop.example.org", kind="rsa")
         numbers = host.private.private_numbers()
