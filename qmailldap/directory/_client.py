@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-from ldaptor.protocols import pureber, pureldap
+from ldaptor.protocols import pureldap
 from ldaptor.protocols.ldap.ldapclient import LDAPClient
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
@@ -28,18 +28,19 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from qmailldap.directory._frames import Frame, FrameReader
+from qmailldap.directory._frames import FrameReader
 from qmailldap.directory._operations import (
     BERDECODER,
     BindOperation,
     Operation,
     SearchOperation,
     StartTLSOperation,
+    response_of,
     result_of,
 )
 from qmailldap.directory.errors import ConnectionDropped, NotLDAP, ServerTrouble, TLSRefused
 from qmailldap.directory.results import SUCCESS, Result
-from qmailldap.directory.search import SearchAnswer
+from qmailldap.directory.search import LoginRequest, SearchAnswer
 from qmailldap.tls.verification import CertificateRefused, problem
 
 __all__ = ["CLOSE_LIMIT", "Connection", "Loss", "LossKind"]
@@ -114,8 +115,11 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
         return self._lost
 
     def search(self, request: Any, limit: float) -> Deferred[SearchAnswer]:
-        """Make the search. Fails with TimeoutError after ``limit`` seconds, `ConnectionDropped`
-        when the connection ends before, `EntryTooLarge` for an answer too large to be taken."""
+        """Make the search; the request is a `LoginRequest`, or an LDAPSearchRequest of ldaptor.
+
+        Fails with TimeoutError after ``limit`` seconds, `ConnectionDropped` when the connection
+        ends before, `EntryTooLarge` for an answer too large to be taken.
+        """
         return self._ask(request, SearchOperation(), limit)
 
     def bind_as(self, dn: bytes, password: bytes, limit: float) -> Deferred[Result]:
@@ -190,8 +194,8 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
         if self._lost:
             return
         try:
-            for frame in self._frames.feed(data):
-                self._received(frame)
+            for message_id, octets, operation_at in self._frames.feed(data):
+                self._received(message_id, octets, operation_at)
                 if self.lost:
                     return
         except NotLDAP as error:
@@ -212,24 +216,41 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
     def _ask(self, request: Any, operation: Operation, limit: float) -> Deferred[Any]:
         if self._lost:
             return fail(ConnectionDropped("the connection was closed before it was used"))
-        message = self._send(request)
-        operation.done = Deferred(lambda _: self._give_up(message.id))
-        self._operations[message.id] = operation
+        message_id = self._next_id()
+        if isinstance(request, LoginRequest):
+            octets = request.encoded(message_id)
+        else:
+            octets = pureldap.LDAPMessage(request, id=message_id).toWire()
+        operation.done = Deferred(lambda _: self._give_up(message_id))
+        operation.time_is_up = self._clock.callLater(limit, self._time_is_up, message_id)
+        self._operations[message_id] = operation
         if self.asked_at is None:
             self.asked_at = self._clock.seconds()
-        self.transport.write(message.toWire())
-        return operation.done.addTimeout(limit, self._clock)
+        self.transport.write(octets)
+        return operation.done
+
+    def _next_id(self) -> int:
+        """A message id of this connection's own."""
+        self._last_id = self._last_id % _LARGEST_MESSAGE_ID + 1
+        return self._last_id
 
     def _send(self, op: Any, controls: Any = None) -> Any:
-        """The message for an operation, with an id of this connection's own."""
-        self._last_id = self._last_id % _LARGEST_MESSAGE_ID + 1
-        return pureldap.LDAPMessage(op, controls=controls, id=self._last_id)
+        """The message that ldaptor sends for an operation which is not answered."""
+        return pureldap.LDAPMessage(op, controls=controls, id=self._next_id())
+
+    def _time_is_up(self, message_id: int) -> None:
+        done = self._operations[message_id].done
+        self._give_up(message_id)
+        if not done.called:
+            done.errback(TimeoutError())
 
     def _give_up(self, message_id: int) -> None:
         """The time of an operation is up, or nobody waits for it any more."""
         operation = self._operations.pop(message_id, None)
         if operation is None:
             return
+        if operation.time_is_up.active():
+            operation.time_is_up.cancel()
         waited = 0.0 if self.asked_at is None else self._clock.seconds() - self.asked_at
         if waited >= self._silence_limit:
             self._abort(LossKind.SILENT, f"it said nothing for {waited:.0f} s")
@@ -252,42 +273,27 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
         self._end(LossKind.CLOSED, str(error))
         handshake.errback(error)
 
-    def _received(self, frame: Frame) -> None:
+    def _received(self, message_id: int, octets: bytes | None, operation_at: int) -> None:
         """Take in a message; one that answers nothing we wait for is not even decoded."""
-        operation = self._operations.get(frame.message_id)
-        if operation is None and frame.message_id != 0:
-            self._heard()
-            return
-        if frame.octets is None:
-            if operation is not None:
-                del self._operations[frame.message_id]
-                self.answers += 1
-            self._heard()
-            if operation is not None:
-                operation.done.errback(operation.too_large())
-            return
-        response = self._decoded(frame.octets)
-        outcome = None if operation is None else operation.receive(response)
-        if outcome is not None:
-            del self._operations[frame.message_id]
-            self.answers += 1
-        self._heard()
+        operation = self._operations.get(message_id)
         if operation is None:
-            self._unsolicited(response)
-        elif outcome is not None:
+            response = response_of(octets) if message_id == 0 and octets is not None else None
+            self._heard()
+            if response is not None:
+                self._unsolicited(response)
+            return
+        outcome = None if octets is None else operation.receive(octets, operation_at)
+        if outcome is None and octets is not None:  # There is more to come.
+            self._heard()
+            return
+        del self._operations[message_id]
+        operation.time_is_up.cancel()
+        self.answers += 1
+        self._heard()
+        if octets is None:
+            operation.done.errback(operation.too_large())
+        else:
             operation.done.callback(outcome)
-
-    def _decoded(self, octets: bytes) -> Any:
-        try:
-            message, _ = pureber.berDecodeObject(self.berdecoder, octets)
-        except NotLDAP:
-            raise
-        except Exception as error:
-            # Anything at all: ldaptor asserts, indexes and looks up on what the server sent.
-            raise NotLDAP(f"{type(error).__name__} in a message of {len(octets)} octets") from None
-        if not isinstance(message.value, pureldap.LDAPProtocolResponse):
-            raise NotLDAP(f"{type(message.value).__name__}, which no server sends")
-        return message.value
 
     def _heard(self) -> None:
         self.heard_at = self._clock.seconds()
@@ -320,6 +326,8 @@ class Connection(LDAPClient):  # type: ignore[misc]  # ldaptor has no types
         operations, self._operations = self._operations, {}
         handshake, self._handshake = self._handshake, None
         self._on_lost(self, Loss(kind, reason, len(operations)))
+        for operation in operations.values():
+            operation.time_is_up.cancel()
         for operation in operations.values():
             if not operation.done.called:
                 operation.done.errback(ConnectionDropped(reason))

@@ -10,8 +10,10 @@ from typing import Any
 import attrs
 from ldaptor.protocols import pureber, pureldap
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
 from qmailldap.account import Entry
+from qmailldap.directory._codec import PASSED_OVER, PassedOver, decoded
 from qmailldap.directory._frames import MESSAGE_LIMIT
 from qmailldap.directory.errors import EntryTooLarge, NotLDAP, ServerTrouble
 from qmailldap.directory.results import Result
@@ -23,6 +25,7 @@ __all__ = [
     "Operation",
     "SearchOperation",
     "StartTLSOperation",
+    "response_of",
     "result_of",
 ]
 
@@ -69,6 +72,8 @@ class Operation:
     """Something asked and not yet answered."""
 
     done: Deferred[Any] = attrs.field(init=False)
+    time_is_up: IDelayedCall = attrs.field(init=False)
+    """The timer that gives it up."""
 
     can_be_abandoned = False
     """Whether the server may be told that nobody waits any more (RFC 4511, section 4.11)."""
@@ -78,8 +83,11 @@ class Operation:
         """Whether a part of the answer has come."""
         return False
 
-    def receive(self, response: Any) -> object | None:
-        """Take one message of the answer; what the operation came to when it was the last."""
+    def receive(self, octets: bytes, at: int) -> object | None:
+        """Take one message of the answer; what the operation came to when it was the last.
+
+        The response in it begins at ``at``, behind the id. Raises `NotLDAP`.
+        """
         raise NotImplementedError
 
     def too_large(self) -> Exception:
@@ -97,15 +105,15 @@ class SearchOperation(Operation):
     def begun(self) -> bool:
         return bool(self.entries)
 
-    def receive(self, response: Any) -> SearchAnswer | None:
-        if isinstance(response, pureldap.LDAPSearchResultDone):
-            return SearchAnswer(result_of(response), tuple(self.entries))
-        if isinstance(response, pureldap.LDAPSearchResultEntry):
-            # A server may ignore the size limit.
-            if len(self.entries) < ENTRIES_ASKED_FOR:
-                self.entries.append(entry_from_result(response))
-        elif not isinstance(response, (pureldap.LDAPSearchResultReference, _IntermediateResponse)):
-            raise NotLDAP(f"{type(response).__name__} to a search")
+    def receive(self, octets: bytes, at: int) -> SearchAnswer | None:
+        response = decoded(octets, at)
+        if response is None:
+            response = _plain(response_of(octets))
+        if isinstance(response, Result):
+            return SearchAnswer(response, tuple(self.entries))
+        # A server may ignore the size limit.
+        if isinstance(response, Entry) and len(self.entries) < ENTRIES_ASKED_FOR:
+            self.entries.append(response)
         return None
 
     def too_large(self) -> Exception:
@@ -114,7 +122,8 @@ class SearchOperation(Operation):
 
 @attrs.define(eq=False)
 class BindOperation(Operation):
-    def receive(self, response: Any) -> Result:
+    def receive(self, octets: bytes, at: int) -> Result:
+        response = response_of(octets)
         if not isinstance(response, pureldap.LDAPBindResponse):
             raise NotLDAP(f"{type(response).__name__} to a bind")
         # The text is dropped here, before anyone can log it: it may echo the password.
@@ -123,13 +132,39 @@ class BindOperation(Operation):
 
 @attrs.define(eq=False)
 class StartTLSOperation(Operation):
-    def receive(self, response: Any) -> Result:
+    def receive(self, octets: bytes, at: int) -> Result:
+        response = response_of(octets)
         if not isinstance(response, pureldap.LDAPExtendedResponse):
             raise NotLDAP(f"{type(response).__name__} to StartTLS")
         # The name may be left out (RFC 4511, section 4.14.2).
         if response.responseName not in (None, b"", _START_TLS):
             raise NotLDAP("the answer of another operation to StartTLS")
         return result_of(response)
+
+
+def response_of(octets: bytes) -> Any:
+    """The response in a message, as ldaptor has it. Raises `NotLDAP` where there is none."""
+    try:
+        message, _ = pureber.berDecodeObject(BERDECODER, octets)
+    except NotLDAP:
+        raise
+    except Exception as error:
+        # Anything at all: ldaptor asserts, indexes and looks up on what the server sent.
+        raise NotLDAP(f"{type(error).__name__} in a message of {len(octets)} octets") from None
+    if not isinstance(message.value, pureldap.LDAPProtocolResponse):
+        raise NotLDAP(f"{type(message.value).__name__}, which no server sends")
+    return message.value
+
+
+def _plain(response: Any) -> Entry | Result | PassedOver:
+    """What ldaptor has decoded, as `decoded` would give it."""
+    if isinstance(response, pureldap.LDAPSearchResultDone):
+        return result_of(response)
+    if isinstance(response, pureldap.LDAPSearchResultEntry):
+        return entry_from_result(response)
+    if isinstance(response, (pureldap.LDAPSearchResultReference, _IntermediateResponse)):
+        return PASSED_OVER
+    raise NotLDAP(f"{type(response).__name__} to a search")
 
 
 def result_of(response: Any) -> Result:

@@ -71,6 +71,19 @@ class Pool:
         """The open connections."""
         return [member.connection for member in self._members]
 
+    def take_now(self) -> Connection | None:
+        """A connection that is there, to be given back; None where one must be waited for."""
+        if self._waiting:
+            return None
+        self._close_idle_since(self._clock.seconds() - IDLE_LIMIT)
+        member = self._least_held()
+        if member is None:
+            return None
+        member.holders += 1
+        if member.holders > 1:
+            self._grow()
+        return member.connection
+
     def take(self) -> Deferred[Connection]:
         """A connection, to be given back. Fails with `ServerTrouble` when none can be opened."""
         waiter: Deferred[Connection] = Deferred(self._waiting.remove)
@@ -85,7 +98,8 @@ class Pool:
                 member.holders -= 1
                 member.idle_since = self._clock.seconds()
                 break
-        self._hand_out()
+        if self._waiting:
+            self._hand_out()
 
     def forget(self, connection: Connection) -> None:
         """Take a lost connection out."""
@@ -126,11 +140,16 @@ class Pool:
         self._handing_out = False
 
     def _least_held(self) -> _Member | None:
-        member = min(self._members, key=lambda member: member.holders, default=None)
-        return member if member is not None and member.holders < self._share else None
+        least, holders = None, self._share
+        for member in self._members:
+            if member.holders < holders:
+                least, holders = member, member.holders
+        return least
 
     def _close_idle_since(self, when: float) -> None:
         stale = [m for m in self._members if not m.holders and m.idle_since <= when]
+        if not stale:
+            return
         self._members = [member for member in self._members if member not in stale]
         for member in stale:
             member.connection.close()

@@ -31,7 +31,13 @@ from qmailldap.directory._client import Connection, Loss, LossKind
 from qmailldap.directory._health import Health
 from qmailldap.directory._pool import Pool
 from qmailldap.directory._telling import Telling
-from qmailldap.directory.errors import BindRefused, EntryTooLarge, Misconfigured, ServerTrouble
+from qmailldap.directory.errors import (
+    BindRefused,
+    EntryTooLarge,
+    Misconfigured,
+    OutOfTime,
+    ServerTrouble,
+)
 from qmailldap.directory.results import (
     NO_SUCH_OBJECT,
     SERVER_IS_DOWN,
@@ -90,8 +96,8 @@ class ServerSettings:
 class Server:
     """One server of the list.
 
-    ``search`` and ``prove`` raise `ServerTrouble` when the next server should be asked, and
-    `ConnectionDropped` when this one may be asked once more, too. ``search`` raises `EntryTooLarge`
+    ``find``, ``search`` and ``prove`` raise `ServerTrouble` when the next server should be asked,
+    and `ConnectionDropped` when this one may be asked once more, too; the searches `EntryTooLarge`
     when no server need be asked any more. ``tls`` makes the connections by TLS, which begin with it
     or, unless the address says so, with StartTLS; where it is None, TLS is not spoken.
     """
@@ -146,6 +152,10 @@ class Server:
     def warm(self) -> None:
         """Have a connection before the first login needs it; what fails is seen to."""
         self._health.probe()
+
+    async def find(self, login: bytes, limit: float) -> tuple[Entry, ...]:
+        """The entries of a login, at most two, had within ``limit`` seconds."""
+        return await self._entries(self._settings.search.login_request(login, limit), limit)
 
     async def search(
         self, filter: Any, limit: float, more: Iterable[str] = ()
@@ -208,30 +218,33 @@ class Server:
 
     async def _search(self, request: Any, limit: float) -> SearchAnswer:
         """Make the search; note whether it is finished, and leave what it found to be judged."""
-
-        async def use(connection: Connection, left: float) -> SearchAnswer:
-            begun, finished = self._clock.seconds(), self._finished
-            try:
-                answer = await connection.search(request, left)
-            except (TimeoutError, CancelledError):
-                # What the end of a connection means that fell silent is for `_on_lost` to say.
-                if self._finished == finished and not connection.lost:
-                    self._not_finished(self._clock.seconds() - begun, left)
-                raise
-            except EntryTooLarge:
-                self._answered()
-                self._search_finished()
-                raise
-            self._search_finished()
-            return answer
-
         begun = self._clock.seconds()
         try:
-            answer = await self._with_connection(self._searching, limit, use)
+            answer = await self._with_connection(
+                self._searching,
+                limit,
+                lambda connection, left: self._search_on(connection, request, left),
+            )
         except Exception as error:
             self._telling.search(request, begun, error)
             raise
         self._telling.search(request, begun, answer.result, len(answer.entries))
+        return answer
+
+    async def _search_on(self, connection: Connection, request: Any, limit: float) -> SearchAnswer:
+        begun, finished = self._clock.seconds(), self._finished
+        try:
+            answer = await connection.search(request, limit)
+        except (TimeoutError, CancelledError):
+            # What the end of a connection means that fell silent is for `_on_lost` to say.
+            if self._finished == finished and not connection.lost:
+                self._not_finished(self._clock.seconds() - begun, limit)
+            raise
+        except EntryTooLarge:
+            self._answered()
+            self._search_finished()
+            raise
+        self._search_finished()
         return answer
 
     async def _bind(
@@ -265,16 +278,22 @@ class Server:
     ) -> T:
         """What ``use`` gives for a connection of the pool, both within ``limit`` seconds."""
         give_up_at = self._clock.seconds() + limit
-        try:
-            connection = await pool.take().addTimeout(max(0.0, limit), self._clock)
-        except TimeoutError:
-            raise ServerTrouble(f"no connection was free within {limit:.1f} s") from None
+        connection = pool.take_now()
+        if connection is None:
+            connection = await self._free(pool, limit)
         try:
             return await use(connection, max(0.0, give_up_at - self._clock.seconds()))
         except TimeoutError:
-            raise ServerTrouble(f"no answer within {limit:.1f} s") from None
+            raise OutOfTime(f"no answer within {limit:.1f} s") from None
         finally:
             pool.give_back(connection)
+
+    async def _free(self, pool: Pool, limit: float) -> Connection:
+        """A connection of the pool, waited for."""
+        try:
+            return await pool.take().addTimeout(max(0.0, limit), self._clock)
+        except TimeoutError:
+            raise OutOfTime(f"no connection was free within {limit:.1f} s") from None
 
     async def _open_bound(self) -> Connection:
         """A connection on which ldaplogin is bound."""

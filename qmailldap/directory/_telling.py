@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
+from qmailldap.directory.errors import OutOfTime
 from qmailldap.directory.filter_text import filter_text
 from qmailldap.directory.results import Result
 from qmailldap.loglevel import Kind, Log
@@ -25,11 +26,14 @@ class Telling:
     def __init__(self, clock: IReactorTime, server: str) -> None:
         self._clock = clock
         self._server = server
+        # Asked once, as the mask does not change: nobody listens at most sites.
+        self._operations = _log.shows(Kind.DIRECTORY)
+        self._connections = _log.shows(Kind.DIRECTORY_MORE)
 
     def search(
         self, request: Any, begun: float, outcome: Result | Exception, entries: int = 0
     ) -> None:
-        if _log.shows(Kind.DIRECTORY):
+        if self._operations:
             _log.debug(
                 'search server={server} base={base} filter="{filter}" entries={entries}'
                 " result={result} seconds={seconds:.3f}",
@@ -43,7 +47,7 @@ class Telling:
             )
 
     def bind(self, dn: bytes, begun: float, outcome: Result | Exception) -> None:
-        if _log.shows(Kind.DIRECTORY):
+        if self._operations:
             _log.debug(
                 "bind server={server} dn={dn} result={result} seconds={seconds:.3f}",
                 kind=Kind.DIRECTORY,
@@ -54,7 +58,7 @@ class Telling:
             )
 
     def connection(self, event: str, searching: int, rebinding: int, why: str = "") -> None:
-        if _log.shows(Kind.DIRECTORY_MORE):
+        if self._connections:
             _log.debug(
                 "connection server={server} event={event}{why} searching={searching}"
                 " rebinding={rebinding}",
@@ -69,7 +73,7 @@ class Telling:
 
 def _shown(outcome: Result | Exception) -> str:
     """How an operation ended, for the log; an exception may have no text of its own."""
-    if isinstance(outcome, CancelledError):
+    if isinstance(outcome, (CancelledError, TimeoutError, OutOfTime)):
         return "given-up"  # its time is up, or its login went away
     text = str(outcome) or type(outcome).__name__
     return printable(text.encode("utf-8", "replace"), _LONGEST)

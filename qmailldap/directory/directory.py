@@ -13,15 +13,16 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
 
 from qmailldap.account import Entry
 from qmailldap.control import Control, ServerAddress
+from qmailldap.directory._lookups import Lookups
 from qmailldap.directory._server import Connector, Server, ServerSettings
 from qmailldap.directory.errors import ConnectionDropped, DirectoryUnavailable, ServerTrouble
-from qmailldap.directory.search import Search, equals
+from qmailldap.directory.search import Search
 from qmailldap.directory.tls import tls_by_server
 
 __all__ = [
@@ -97,7 +98,9 @@ class Directory:
             Server(reactor, address, connect, settings, tls.get(address))
             for address in control.ldapserver
         ]
+        self._lookups = Lookups(self._look_up)
         self._under_way: set[Deferred[Any]] = set()
+        self._callers = 0
         self._stopped = False
 
     def start(self) -> None:
@@ -109,16 +112,26 @@ class Directory:
         self._stopped = True
         for operation in list(self._under_way):
             operation.cancel()
+        self._lookups.stop()
         stopped = DeferredList([server.stop() for server in self._servers])
         return stopped.addCallback(lambda _: None)
 
     async def find(self, login: bytes) -> tuple[Entry, ...]:
         """The entries whose uid is ``login``: none, one, or two where there are two or more.
 
+        Those who ask for the same login while it is searched for are answered together. So what is
+        found may have been asked for before this was called, by no more than the time that one
+        search takes, and not show what was changed in the directory since then. Nothing is kept
+        once it is found.
+
         Raises `DirectoryUnavailable` when no server has answered within ldaptimeout, and
         `EntryTooLarge` when one has answered with an entry that cannot be a login's.
         """
-        return (await self.search(self._search.filter(equals("uid", login)))).value
+        self._enter()
+        try:
+            return await self._lookups.find(login)
+        finally:
+            self._callers -= 1
 
     async def search(self, filter: Any, more: Iterable[str] = ()) -> Answer[tuple[Entry, ...]]:
         """The entries that a filter matches, as `find` has them, and where they come from.
@@ -156,30 +169,37 @@ class Directory:
         )
         return answer.value
 
+    def _enter(self) -> None:
+        """Take a place in the queue."""
+        if self._stopped:
+            raise DirectoryUnavailable("the directory was stopped")
+        if self._callers >= self._queue_limit:
+            raise DirectoryUnavailable(f"{self._queue_limit} operations are under way already")
+        self._callers += 1
+
+    def _look_up(self, login: bytes) -> Deferred[tuple[Entry, ...]]:
+        return Deferred.fromCoroutine(self._entries(login))
+
+    async def _entries(self, login: bytes) -> tuple[Entry, ...]:
+        answer = await self._at_some_server(lambda server, limit: server.find(login, limit))
+        return answer.value
+
     async def _within_the_time(
         self, operation: Callable[[Server, float], Coroutine[Deferred[Any], Any, T]]
     ) -> Answer[T]:
-        if self._stopped:
-            raise DirectoryUnavailable("the directory was stopped")
-        if len(self._under_way) >= self._queue_limit:
-            raise DirectoryUnavailable(f"{self._queue_limit} operations are under way already")
+        self._enter()
         attempts = Deferred.fromCoroutine(self._at_some_server(operation))
         self._under_way.add(attempts)
         try:
-            return await attempts.addTimeout(self._timeout, self._clock)
-        except TimeoutError:
-            reason = f"no server answered within {self._timeout:.0f} s"
-            raise DirectoryUnavailable(reason) from None
-        except CancelledError:
-            if self._stopped:
-                raise DirectoryUnavailable("the directory was stopped") from None
-            raise
+            return await attempts
         finally:
             self._under_way.discard(attempts)
+            self._callers -= 1
 
     async def _at_some_server(
         self, operation: Callable[[Server, float], Coroutine[Deferred[Any], Any, T]]
     ) -> Answer[T]:
+        """The first answer of a server to the operation, which keeps to the limit it is given."""
         give_up_at = self._clock.seconds() + self._timeout
         untried = list(self._servers)
         troubles: list[str] = []
@@ -188,6 +208,9 @@ class Directory:
             untried.remove(server)
             begun = self._clock.seconds()
             left = give_up_at - begun
+            if left <= 0:
+                troubles.append(f"no server answered within {self._timeout:.0f} s")
+                break
             others = any(other.up for other in untried)
             try:
                 value = await operation(server, min(ATTEMPT_LIMIT, left / 2) if others else left)
@@ -199,6 +222,10 @@ class Directory:
                 untried.append(server)
             except ServerTrouble as trouble:
                 troubles.append(f"{server}: {trouble}")
+            except CancelledError:
+                if self._stopped:
+                    raise DirectoryUnavailable("the directory was stopped") from None
+                raise
             else:
                 taken = self._clock.seconds() - begun
                 return Answer(value, server.address, taken, tuple(troubles))

@@ -12,6 +12,7 @@ __all__ = [
     "EntryTooLarge",
     "Misconfigured",
     "NotLDAP",
+    "OutOfTime",
     "ServerTrouble",
     "TLSRefused",
 ]
@@ -35,6 +36,10 @@ class ServerTrouble(Exception):
 
 class ConnectionDropped(ServerTrouble):
     """The connection was lost while the operation was under way; it may be tried once more."""
+
+
+class OutOfTime(ServerTrouble):
+    """It has not answered in the time that it was given."""
 
 
 class Misconfigured(ServerTrouble):

@@ -17,11 +17,13 @@ from ldaptor.protocols import pureldap
 
 from qmailldap.account import ACCOUNT_ATTRIBUTES, PASSWORD_ATTRIBUTE, Entry
 from qmailldap.control import Control
+from qmailldap.directory._codec import RequestTemplate, attribute_name
 from qmailldap.directory.errors import NotLDAP
 from qmailldap.directory.results import Result
 
 __all__ = [
     "ENTRIES_ASKED_FOR",
+    "LoginRequest",
     "Search",
     "SearchAnswer",
     "entry_from_result",
@@ -68,9 +70,10 @@ class Search:
 
     def __init__(self, control: Control) -> None:
         self.base = _base_dn(control)
-        self._base = self.base.encode("utf-8")
+        self.base_octets = self.base.encode("utf-8")
         self._filter = search_filter(control)
         self._attributes = [name.encode("ascii") for name in attributes_asked_for(control)]
+        self._template = RequestTemplate(self.request(self.login_filter(b""), 1.0))
 
     def filter(self, *terms: Any) -> Any:
         """The filter of the records for which one of ``terms`` holds."""
@@ -82,21 +85,29 @@ class Search:
         ``more`` are attributes to ask for besides those that a login needs.
         """
         return pureldap.LDAPSearchRequest(
-            baseObject=self._base,
+            baseObject=self.base_octets,
             scope=pureldap.LDAP_SCOPE_wholeSubtree,
             sizeLimit=ENTRIES_ASKED_FOR,
-            timeLimit=max(1, math.ceil(limit)),
+            timeLimit=_time_limit(limit),
             filter=filter,
             attributes=[*self._attributes, *(name.encode("ascii") for name in more)],
         )
 
+    def login_request(self, login: bytes, limit: float) -> LoginRequest:
+        """The same for the records whose uid is ``login``, at a small part of the cost."""
+        return LoginRequest(self, self._template, login, _time_limit(limit))
+
+    def login_filter(self, login: bytes) -> Any:
+        """The filter of the records whose uid is ``login``."""
+        return self.filter(equals("uid", login))
+
     def check_request(self, limit: float) -> Any:
         """A search of the base alone, and for none of its attributes: as cheap as one can be."""
         return pureldap.LDAPSearchRequest(
-            baseObject=self._base,
+            baseObject=self.base_octets,
             scope=pureldap.LDAP_SCOPE_baseObject,
             sizeLimit=1,
-            timeLimit=max(1, math.ceil(limit)),
+            timeLimit=_time_limit(limit),
             filter=pureldap.LDAPFilterMatchAll,
             attributes=[_NO_ATTRIBUTES],
         )
@@ -104,13 +115,37 @@ class Search:
     def sample_request(self, limit: float) -> Any:
         """A search for one of all the entries that a login may find, and none of its attributes."""
         return pureldap.LDAPSearchRequest(
-            baseObject=self._base,
+            baseObject=self.base_octets,
             scope=pureldap.LDAP_SCOPE_wholeSubtree,
             sizeLimit=1,
-            timeLimit=max(1, math.ceil(limit)),
+            timeLimit=_time_limit(limit),
             filter=self.filter(pureldap.LDAPFilterMatchAll),
             attributes=[_NO_ATTRIBUTES],
         )
+
+
+@attrs.define(eq=False)
+class LoginRequest:
+    """The request for a login; of the LDAPSearchRequest that it stands for, what we look at."""
+
+    _search: Search
+    _template: RequestTemplate
+    _login: bytes
+    _time_limit: int
+
+    sizeLimit = ENTRIES_ASKED_FOR
+
+    @property
+    def baseObject(self) -> bytes:
+        return self._search.base_octets
+
+    @property
+    def filter(self) -> Any:
+        return self._search.login_filter(self._login)
+
+    def encoded(self, message_id: int) -> bytes:
+        """The message of that id with this request."""
+        return self._template.encoded(self._login, self._time_limit, message_id)
 
 
 def attributes_asked_for(control: Control) -> tuple[str, ...]:
@@ -168,7 +203,7 @@ def entry_from_result(message: Any) -> Entry:
     """
     attributes: dict[str, tuple[bytes, ...]] = {}
     for description, values in message.attributes:
-        name = _octets(description).decode("ascii", "backslashreplace").partition(";")[0].lower()
+        name = attribute_name(_octets(description))
         found = tuple(_octets(value) for value in values)
         attributes[name] = attributes.get(name, ()) + found
     dn = _octets(message.objectName).decode("utf-8", "surrogateescape")
@@ -184,6 +219,11 @@ def _static_terms(control: Control, text: str) -> list[Any]:
         raise control.error(
             "ldapobjectclass", f"{text!r} does not make a filter (&(objectClass=…)): {error}"
         ) from None
+
+
+def _time_limit(limit: float) -> int:
+    """The time limit that the server is told: whole seconds, and 0 would be none."""
+    return max(1, math.ceil(limit))
 
 
 def _unescaped(match: re.Match[str]) -> str:

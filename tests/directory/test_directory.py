@@ -100,6 +100,13 @@ class DirectoryTestCase(SynchronousTestCase):
         assert isinstance(reason, str)
         return reason
 
+    def begin_finding(self, directory: Directory, count: int) -> list[Deferred[tuple[Entry, ...]]]:
+        """Look for so many logins, all of Joe's entry; equal ones would share one search."""
+        logins = [b"joe%d" % number for number in range(count)]
+        for server in (self.one, self.two):
+            server.entries.update((login, [JOE]) for login in logins)
+        return [self.begin(directory.find(login)) for login in logins]
+
     def names(self, entries: tuple[Entry, ...]) -> list[str]:
         return [entry.dn for entry in entries]
 
@@ -229,7 +236,7 @@ class SharingTests(DirectoryTestCase):
     def test_logins_together_share_a_few_connections(self) -> None:
         self.one.search = self.slow
         directory = self.start_directory(self.one, limits={"connections": 3})
-        finds = [self.begin(directory.find(b"joe")) for _ in range(30)]
+        finds = self.begin_finding(directory, 30)
         self.network.settle(0.1)
         self.assertEqual(len(self.one.logins), 30)
         self.network.settle(1)
@@ -240,7 +247,7 @@ class SharingTests(DirectoryTestCase):
     def test_searches_under_way_on_a_connection_are_bounded(self) -> None:
         self.one.search = self.slow
         directory = self.start_directory(self.one, limits={"connections": 2})
-        finds = [self.begin(directory.find(b"joe")) for _ in range(100)]
+        finds = self.begin_finding(directory, 100)
         self.network.settle(0.1)
         self.assertEqual(len(self.one.logins), 2 * SEARCHES_PER_CONNECTION)
         self.network.settle(3)
@@ -250,7 +257,7 @@ class SharingTests(DirectoryTestCase):
     def test_operations_beyond_the_queue_fail_at_once(self) -> None:
         self.one.search = says_nothing
         directory = self.start_directory(self.one, limits={"queue_limit": 5})
-        waiting = [self.begin(directory.find(b"joe")) for _ in range(5)]
+        waiting = self.begin_finding(directory, 5)
         self.assertIn("5 operations", self.fails(directory.find(b"joe"), seconds=0))
         self.assertIn("5 operations", self.fails(directory.prove(JOE, b"secret"), seconds=0))
         self.network.settle(TIMEOUT)
@@ -279,6 +286,87 @@ class SharingTests(DirectoryTestCase):
         self.one.peers[0].open = True
         self.one.peers[0].close()
         self.assertEqual(self.log_lines(), [])
+
+
+class JoiningTests(DirectoryTestCase):
+    """Logins that are the same, at the same time."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.directory = self.start_directory(self.one, limits={"queue_limit": 3})
+        self.result(self.directory.find(b"first"))
+        self.asked: list[tuple[Peer, Any]] = []
+        self.one.search = lambda peer, message: self.asked.append((peer, message))
+
+    def begin_finding_joe(self, count: int) -> list[Deferred[tuple[Entry, ...]]]:
+        begun = [self.begin(self.directory.find(b"joe")) for _ in range(count)]
+        self.network.settle()
+        return begun
+
+    def answer(self) -> None:
+        while self.asked:
+            finds(*self.asked.pop())
+
+    def test_they_are_searched_for_once_and_all_found(self) -> None:
+        together = self.begin_finding_joe(3)
+        self.assertEqual(len(self.asked), 1)
+        self.answer()
+        for found in together:
+            self.assertEqual(self.names(self.successResultOf(found)), [JOE])
+
+    def test_one_that_comes_after_the_answer_is_searched_for(self) -> None:
+        for number in range(3):
+            (found,) = self.begin_finding_joe(1)
+            self.one.entries[b"joe"] = [f"dc={number}"]
+            self.answer()
+            self.assertEqual(self.names(self.successResultOf(found)), [f"dc={number}"])
+
+    def test_each_of_them_has_its_place_in_the_queue(self) -> None:
+        together = self.begin_finding_joe(3)
+        self.assertIn("3 operations", self.fails(self.directory.find(b"joe"), seconds=0))
+        together.pop().addErrback(lambda _: None).cancel()
+        together += self.begin_finding_joe(1)
+        self.answer()
+        for found in together:
+            self.successResultOf(found)
+        self.begin_finding_joe(3)
+        self.answer()
+
+    def test_the_search_goes_on_while_one_of_them_waits(self) -> None:
+        first, second = self.begin_finding_joe(2)
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.network.settle()
+        self.assertEqual(self.one.asked(pureldap.LDAPAbandonRequest), [])
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.network.settle()
+        self.assertEqual(len(self.one.asked(pureldap.LDAPAbandonRequest)), 1)
+
+    def test_they_are_tried_once_more_together(self) -> None:
+        self.two.search = self.one.search
+        self.directory = self.start_directory(self.one, self.two)
+        self.one.search = closes
+        together = self.begin_finding_joe(3)
+        self.assertEqual(len(self.asked), 1)
+        self.answer()
+        for found in together:
+            self.assertEqual(self.names(self.successResultOf(found)), [JOE])
+
+    def test_they_fail_together_when_their_time_is_up(self) -> None:
+        (first,) = self.begin_finding_joe(1)
+        self.network.settle(TIMEOUT - 1)
+        (second,) = self.begin_finding_joe(1)
+        self.network.settle(1)
+        for found in (first, second):
+            self.failureResultOf(found, DirectoryUnavailable)
+
+    def test_they_fail_together_when_the_directory_is_stopped(self) -> None:
+        together = self.begin_finding_joe(2)
+        self.directory.stop()
+        for found in together:
+            reason = self.failureResultOf(found, DirectoryUnavailable).value.reason
+            self.assertIn("stopped", reason)
 
 
 class ProveTests(DirectoryTestCase):
@@ -498,7 +586,7 @@ class UnfinishedTests(DirectoryTestCase):
     def test_answers_to_nothing_asked_finish_no_search(self) -> None:
         foreign = pureldap.LDAPMessage(done(), id=2**30).toWire()
         directory = self.start_directory(self.one, self.two)
-        searches = [self.begin(directory.find(b"joe")) for _ in range(UNFINISHED_IN_A_ROW)]
+        searches = self.begin_finding(directory, UNFINISHED_IN_A_ROW)
         self.talk(5.2, sends(foreign))
         for found in searches:
             self.assertEqual(self.names(self.successResultOf(found)), [JOE])
@@ -507,7 +595,7 @@ class UnfinishedTests(DirectoryTestCase):
 
     def test_the_only_server_is_no_exception(self) -> None:
         directory = self.start_directory(self.one)
-        searches = [self.begin(directory.find(b"joe")) for _ in range(UNFINISHED_IN_A_ROW)]
+        searches = self.begin_finding(directory, UNFINISHED_IN_A_ROW)
         self.drip(TIMEOUT + 0.2)
         for found in searches:
             self.failureResultOf(found, DirectoryUnavailable)
@@ -517,8 +605,8 @@ class UnfinishedTests(DirectoryTestCase):
 
     def test_a_login_need_not_outwait_the_probe(self) -> None:
         directory = self.start_directory(self.one)
-        for _ in range(UNFINISHED_IN_A_ROW):
-            self.begin(directory.find(b"joe")).addErrback(lambda _: None)
+        for found in self.begin_finding(directory, UNFINISHED_IN_A_ROW):
+            found.addErrback(lambda _: None)
         self.drip(TIMEOUT + 1.4)
         late = self.begin(directory.find(b"joe"))
         self.drip(10.2)
@@ -526,8 +614,7 @@ class UnfinishedTests(DirectoryTestCase):
 
     def test_a_probe_that_it_finishes_brings_it_back(self) -> None:
         directory = self.start_directory(self.one, self.two)
-        for _ in range(UNFINISHED_IN_A_ROW):
-            self.begin(directory.find(b"joe"))
+        self.begin_finding(directory, UNFINISHED_IN_A_ROW)
         self.drip(5.2)
         self.one.search = finds
         self.network.settle(1)
@@ -537,8 +624,7 @@ class UnfinishedTests(DirectoryTestCase):
 
     def test_a_probe_that_it_does_not_finish_leaves_it_down(self) -> None:
         directory = self.start_directory(self.one, self.two)
-        for _ in range(UNFINISHED_IN_A_ROW):
-            self.begin(directory.find(b"joe"))
+        self.begin_finding(directory, UNFINISHED_IN_A_ROW)
         self.drip(30)
         self.assertEqual(len(self.log_lines()), 1)
         self.assertEqual(len(self.one.probes), 2)  # after 1 s, given up after 10 s, and 2 s later
@@ -557,14 +643,14 @@ class UnfinishedTests(DirectoryTestCase):
     def test_searches_that_take_too_long_among_others_that_do_not_are_no_sign(self) -> None:
         directory = self.start_directory(self.one, self.two)
         unanswering = self.one.search
-        slow = [self.begin(directory.find(b"slow")) for _ in range(2 * UNFINISHED_IN_A_ROW)]
+        slow = self.begin_finding(directory, 2 * UNFINISHED_IN_A_ROW)
         self.drip(3)
         self.one.search = finds
         self.result(directory.find(b"joe"))
         self.one.search = unanswering
         self.drip(2.2)
         for found in slow:
-            self.assertEqual(self.successResultOf(found), ())
+            self.assertEqual(self.names(self.successResultOf(found)), [JOE])
         self.assertEqual(self.log_lines(), [])
 
     def test_a_login_that_goes_away_is_no_sign(self) -> None:
@@ -583,7 +669,7 @@ class UnfinishedTests(DirectoryTestCase):
         # After 4 s for the connection 1 s is left, in which the server says nothing.
         self.one.bind = binds_slowly
         directory = self.start_directory(self.one, self.two, limits={"connections": 1})
-        searches = [self.begin(directory.find(b"joe")) for _ in range(2 * UNFINISHED_IN_A_ROW)]
+        searches = self.begin_finding(directory, 2 * UNFINISHED_IN_A_ROW)
         self.network.settle(5.1)
         for found in searches:
             self.assertEqual(self.names(self.successResultOf(found)), [JOE])
@@ -675,7 +761,7 @@ class FailoverTests(DirectoryTestCase):
         directory = self.start_directory(self.one, self.two)
         self.result(directory.find(b"joe"))
         self.one.search = says_nothing
-        searches = [self.begin(directory.find(b"joe")) for _ in range(50)]
+        searches = self.begin_finding(directory, 50)
         self.network.settle(5.1)
         for search in searches:
             self.assertEqual(self.names(self.successResultOf(search)), [JOE])
@@ -710,7 +796,7 @@ class FailoverTests(DirectoryTestCase):
     def test_connections_that_all_ended_unseen_cost_no_login(self) -> None:
         directory = self.start_directory(self.one)
         for _ in range(4):
-            together = [self.begin(directory.find(b"joe")) for _ in range(8)]
+            together = self.begin_finding(directory, 8)
             self.network.settle()
             for found in together:
                 self.successResultOf(found)
@@ -744,7 +830,7 @@ class FailoverTests(DirectoryTestCase):
     def test_one_dead_connection_among_living_ones_is_not_a_dead_server(self) -> None:
         directory = self.start_directory(self.one)
         self.one.search = says_nothing
-        stuck = [self.begin(directory.find(b"stuck")) for _ in range(2)]
+        stuck = self.begin_finding(directory, 2)
         self.network.settle(0.01)
         self.assertEqual(len(self.one.peers), 2)
         dead = self.one.peers[0]
@@ -761,7 +847,7 @@ class FailoverTests(DirectoryTestCase):
         for server in (self.one, self.two):
             server.search = says_nothing
         directory = self.start_directory(self.one, self.two, limits={"connections": 1})
-        searches = [self.begin(directory.find(b"joe")) for _ in range(200)]
+        searches = self.begin_finding(directory, 200)
         self.network.settle(TIMEOUT + 0.01)
         for search in searches:
             self.failureResultOf(search, DirectoryUnavailable)
@@ -796,7 +882,7 @@ class AllDownTests(DirectoryTestCase):
         self.one.reachable = False
         self.one.attempts = 0
         self.clock.advance(1.5)
-        searches = [self.begin(directory.find(b"joe")) for _ in range(500)]
+        searches = self.begin_finding(directory, 500)
         proofs = [self.begin(directory.prove(JOE, b"secret")) for _ in range(100)]
         self.network.settle(5)
         self.assertEqual(self.one.attempts, 1)
@@ -974,7 +1060,7 @@ class StopTests(DirectoryTestCase):
         self.one.search = says_nothing
         self.two.reachable = False
         directory = self.start_directory(self.one, self.two, limits={"connections": 1})
-        operations = [self.begin(directory.find(b"joe")) for _ in range(30)]
+        operations = self.begin_finding(directory, 30)
         proof = self.begin(directory.prove(JOE, b"secret"))
         self.network.settle(0.0021)
         stopped = directory.stop()

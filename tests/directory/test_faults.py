@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -68,7 +68,9 @@ steps = st.one_of(
         st.just("extended"), st.sampled_from([*bad, *bad_answers_to_starttls, agrees_to_tls])
     ),
     st.tuples(st.just("handshake"), st.sampled_from(handshakes)),
-    st.tuples(st.sampled_from(["find", "prove", "stop", "heal", "vanish"]), st.none()),
+    st.tuples(st.just("find"), st.sampled_from([b"joe", b"ann"])),
+    st.tuples(st.just("leave"), st.integers(0, 20)),
+    st.tuples(st.sampled_from(["prove", "stop", "heal", "vanish"]), st.none()),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.001, 0.01, 1.0, 3.0])),
 )
 
@@ -95,19 +97,23 @@ class FaultTests(SynchronousTestCase):
             if step == "wait":
                 self.wait(argument)
             elif step == "find":
-                found = Deferred.fromCoroutine(directory.find(b"joe"))
+                found = Deferred.fromCoroutine(directory.find(argument))
                 operations.append((self.clock.seconds(), found))
             elif step == "prove":
                 proved = Deferred.fromCoroutine(directory.prove(f"uid=joe,{BASE}", b"secret"))
                 operations.append((self.clock.seconds(), proved))
-            else:
+            elif step == "leave" and operations:
+                operations[argument % len(operations)][1].cancel()
+            elif step != "leave":
                 self.change(servers[which], step, argument)
             for begun, operation in operations:
                 self.assertTrue(operation.called or self.clock.seconds() < begun + TIMEOUT + SLACK)
         self.wait(TIMEOUT)
         for _, operation in operations:
             operation.addErrback(
-                lambda failure: failure.trap(DirectoryUnavailable, EntryTooLarge) and None
+                lambda failure: (
+                    failure.trap(DirectoryUnavailable, EntryTooLarge, CancelledError) and None
+                )
             )
             self.successResultOf(operation)
 

@@ -27,7 +27,7 @@ class FrameReaderTests(SynchronousTestCase):
             cut = data.draw(st.integers(1, len(stream)))
             frames += list(reader.feed(stream[:cut]))
             stream = stream[cut:]
-        expected = [Frame(number + 1, octets) for number, octets in enumerate(messages)]
+        expected = [Frame(number + 1, octets, 9) for number, octets in enumerate(messages)]
         self.assertEqual(frames, expected)
         self.assertFalse(reader.in_a_message)
 
@@ -35,7 +35,7 @@ class FrameReaderTests(SynchronousTestCase):
         reader = FrameReader(message_limit=50)
         stream = message(1, 1000) + message(2)
         frames = [frame for i in range(len(stream)) for frame in reader.feed(stream[i : i + 1])]
-        self.assertEqual(frames, [Frame(1, None), Frame(2, message(2))])
+        self.assertEqual(frames, [Frame(1, None, 0), Frame(2, message(2), 9)])
 
     def test_what_is_held_stays_within_the_limit(self) -> None:
         reader = FrameReader(message_limit=50)
@@ -44,7 +44,7 @@ class FrameReaderTests(SynchronousTestCase):
         self.assertFalse(reader.in_a_message)
         list(reader.feed(message(1, 1000)[:200]))
         self.assertTrue(reader.in_a_message)
-        self.assertEqual(len(reader._buffer), 0)
+        self.assertEqual(reader.held, 0)
 
     def test_what_is_no_envelope_is_refused_at_once(self) -> None:
         for octets in (
