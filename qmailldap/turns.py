@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError, maybeDeferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -29,7 +30,7 @@ class Turns:
         self._clock = clock
         self._places = places
         self._wait = wait
-        self._names: dict[str, DeferredSemaphore] = {}
+        self._names: dict[str, _Places] = {}
 
     async def take(self, name: str, work: Callable[[], Deferred[T]]) -> T:
         """What ``work()`` gives, once one of this name's places is free and all before are served.
@@ -38,22 +39,51 @@ class Turns:
         is done: a thread or a server goes on with what it has begun, whoever has lost interest.
         Raises `Busy` when too many are waiting or the wait is too long, and what the work raises.
         """
-        places = self._names.setdefault(name, DeferredSemaphore(self._places))
-        if len(places.waiting) >= MOST_WAITING * self._places:
+        places = self._names.get(name)
+        if places is None:
+            places = self._names[name] = _Places()
+        if places.taken < self._places:
+            places.taken += 1
+        elif len(places.waiting) >= MOST_WAITING * self._places:
             raise Busy(f"{len(places.waiting)} sessions wait for {name}")
+        else:
+            turn: Deferred[None] = Deferred(places.waiting.remove)
+            places.waiting.append(turn)
+            try:
+                await turn.addTimeout(self._wait, self._clock)
+            except TimeoutError:
+                raise Busy(f"{name} was not free in time") from None
         try:
-            await places.acquire().addTimeout(self._wait, self._clock)
-        except TimeoutError:
-            raise Busy(f"{name} was not free in time") from None
+            working = work()
+        except BaseException:
+            self._leave(name, places)
+            raise
         asked: Deferred[T] = Deferred()
 
         def done(result: T | Failure) -> None:
-            places.release()
-            # Whoever was let in may be done already, and somebody new may hold new ones.
-            if places.tokens == places.limit and self._names.get(name) is places:
-                del self._names[name]
+            self._leave(name, places)
             if not asked.called:
                 asked.callback(result)
 
-        maybeDeferred(work).addBoth(done)
+        working.addBoth(done)
         return await asked
+
+    def _leave(self, name: str, places: _Places) -> None:
+        if places.waiting:
+            places.waiting.popleft().callback(None)
+            return
+        places.taken -= 1
+        if not places.taken:
+            del self._names[name]
+
+
+class _Places:
+    """Of one name: how many places are taken, and those who wait for one, whose Deferreds give it
+    to them.
+    """
+
+    __slots__ = ("taken", "waiting")
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.waiting: deque[Deferred[None]] = deque()

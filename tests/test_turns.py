@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -99,6 +101,60 @@ class TurnsTests(SynchronousTestCase):
         waiting = self.take("a")
         self.clock.advance(WAIT_LIMIT)
         self.failureResultOf(waiting, Busy)
+
+    def test_one_that_has_waited_too_long_gives_up_its_turn(self) -> None:
+        self.take("a")
+        late = self.take("a")
+        self.clock.advance(WAIT_LIMIT / 2)
+        next_one = self.take("a")
+        self.clock.advance(WAIT_LIMIT / 2)
+        self.failureResultOf(late, Busy)
+        self.begun[0].callback("first")
+        self.begun[1].callback("next")
+        self.assertEqual(self.successResultOf(next_one), "next")
+
+    @given(
+        st.integers(1, 3),
+        st.lists(
+            st.tuples(st.sampled_from(["take", "end", "fail", "cancel"]), st.integers(0, 50)),
+            max_size=60,
+        ),
+    )
+    def test_whoever_comes_and_goes_each_place_has_one_and_all_are_served_in_order(
+        self, places: int, steps: list[tuple[str, int]]
+    ) -> None:
+        turns = Turns(self.clock, places)
+        working: dict[int, Deferred[str]] = {}
+        waiting: list[int] = []
+        asked: list[Deferred[str]] = []
+
+        def take(number: int) -> Deferred[str]:
+            def work() -> Deferred[str]:
+                working[number] = Deferred()
+                return working[number]
+
+            return Deferred.fromCoroutine(turns.take("a", work))
+
+        for step, which in steps:
+            if step == "take":
+                waiting.append(len(asked))
+                asked.append(take(len(asked)))
+                asked[-1].addErrback(lambda failure: failure.trap(CancelledError, OSError))
+            elif step == "cancel" and asked:
+                number = which % len(asked)
+                asked[number].cancel()
+                if number in waiting:
+                    waiting.remove(number)
+            elif step in ("end", "fail") and working:
+                number = sorted(working)[which % len(working)]
+                working.pop(number).callback("done" if step == "end" else Failure(OSError()))
+            while waiting and len(working) <= places and waiting[0] in working:
+                waiting.pop(0)
+            self.assertFalse(set(waiting) & set(working))
+            self.assertTrue(len(working) == places or not waiting, (working, waiting))
+        while working:
+            working.pop(min(working)).callback("done")
+        self.assertEqual(turns._names, {})
 
     def test_nothing_is_kept_of_a_name_that_nobody_uses(self) -> None:
         done = self.take("a")
