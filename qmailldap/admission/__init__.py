@@ -9,13 +9,16 @@ from qmailldap.admission.connections import Connections, Place
 from qmailldap.admission.guesses import Guesses
 from qmailldap.admission.scores import BadScores, ScoreTable
 from qmailldap.admission.sessions import Sessions
+from qmailldap.admission.shared_counts import BadCounts, SharedCounts
 
 __all__ = [
     "Admission",
+    "BadCounts",
     "BadScores",
     "Connections",
     "Guesses",
     "Place",
     "ScoreTable",
     "Sessions",
+    "SharedCounts",
 ]

@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from qmailldap.admission.networks import network_of
+from qmailldap.admission.shared_counts import SharedCounts
 from qmailldap.refusal import LoginRefused, Refusal
 
 __all__ = ["Connections", "Place"]
@@ -16,46 +17,63 @@ class Connections:
 
     The latter may be 0, for any number. What counts as one network is said by `network_of`; who has
     none counts in all only.
+
+    With ``counts``, those of other workers of the same server count as well, as well as these
+    know of them.
     """
 
-    def __init__(self, most: int, most_per_address: int) -> None:
+    def __init__(
+        self, most: int, most_per_address: int, counts: SharedCounts | None = None
+    ) -> None:
         self._most = most
         self._most_per_address = most_per_address
+        self._counts = counts
         self._count = 0
         self._by_network: Counter[str] = Counter()
         self._waiting: OrderedDict[Place, None] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many are open."""
+        """How many are open, of this process."""
         return self._count
 
     def enter(self, host: str, make_room: Callable[[], None], *, exempt: bool = False) -> Place:
         """A connection comes from the address ``host``.
 
         When there are enough in all, that of those not logged in which came first has to go: its
-        ``make_room`` is called, once, and has to abort it. Raises `LoginRefused` with
-        TOO_MANY_CONNECTIONS where there is none such, or the network has enough. An ``exempt`` one
-        is always let in, never has to go, and counts in all only.
+        ``make_room`` is called, once, and has to abort it; it is one of this process. Raises
+        `LoginRefused` with TOO_MANY_CONNECTIONS where there is none such, or the network has
+        enough. An ``exempt`` one is always let in, never has to go, and counts in all only.
         """
         network = "" if exempt else network_of(host)
-        if network and 0 < self._most_per_address <= self._by_network[network]:
-            raise LoginRefused(
-                Refusal.TOO_MANY_CONNECTIONS, f"{self._by_network[network]} from {network}"
-            )
-        if self._count >= self._most:
+        if network and self._most_per_address:
+            count = self._by_network[network]
+            if self._counts is not None:
+                count += self._counts.elsewhere(_key(network))
+            if count >= self._most_per_address:
+                raise LoginRefused(Refusal.TOO_MANY_CONNECTIONS, f"{count} from {network}")
+        count = self._count
+        if self._counts is not None:
+            count += self._counts.total_elsewhere()
+        if count >= self._most:
             if self._waiting:
                 oldest = next(iter(self._waiting))
                 # At once, and not when it is lost: several may have to go in one go.
                 oldest.leave()
                 oldest.make_room()
             elif not exempt:
+                whose = "" if self._counts is None else " of this worker's"
                 raise LoginRefused(
-                    Refusal.TOO_MANY_CONNECTIONS, f"{self._count} in all, and all are logged in"
+                    Refusal.TOO_MANY_CONNECTIONS,
+                    f"{count} in all, and all{whose} are logged in",
                 )
         place = Place(self, network, make_room)
         self._count += 1
         if network:
             self._by_network[network] += 1
+        if self._counts is not None:
+            self._counts.tell_total(self._count)
+            if network and self._most_per_address:
+                self._counts.add(_key(network))
         if not exempt:
             self._waiting[place] = None
         return place
@@ -69,10 +87,16 @@ class Connections:
             self._by_network[network] -= 1
             if not self._by_network[network]:
                 del self._by_network[network]
+        if self._counts is not None:
+            self._counts.tell_total(self._count)
+            if network and self._most_per_address:
+                self._counts.remove(_key(network))
 
 
 class Place:
     """One connection among those counted."""
+
+    __slots__ = ("_connections", "_left", "_network", "make_room")
 
     def __init__(
         self, connections: Connections, network: str, make_room: Callable[[], None]
@@ -98,3 +122,7 @@ class Place:
 
 def _stay() -> None:
     """What is asked of nobody who is logged in."""
+
+
+def _key(network: str) -> bytes:
+    return b"network " + network.encode("ascii")

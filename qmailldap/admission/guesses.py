@@ -88,7 +88,7 @@ def _of_pair(network: str, login: bytes) -> bytes:
     and letters by what they stand for (RFC 4518, section 2).
     """
     folded = _without_case(login.decode("utf-8", "replace"))
-    if len(folded) <= _LONGEST_NAME:
+    if not login.isascii() and len(folded) <= _LONGEST_NAME:
         folded = _without_case(unicodedata.normalize("NFKC", folded))
     return b"login " + network.encode("ascii") + b" " + folded.encode("utf-8")
 

@@ -86,7 +86,7 @@ class POP3Limits:
     """
 
     connections: int = _limit(10_000, 1, 1_000_000)
-    """in all, of one process"""
+    """in all, of one server"""
 
     connections_per_address: int = _limit(200, 0, 1_000_000)
     """from one IPv4 address, or one /64 of IPv6"""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.admission import Connections, Place
+from qmailldap.admission import Connections, Place, SharedCounts
 from qmailldap.admission.networks import network_of
+from qmailldap.ip import parse_ip
 from qmailldap.refusal import LoginRefused, Refusal
 
 
@@ -27,8 +31,25 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(network_of("fe80::1%eth0"), network_of("fe80::2%eth1"))
 
     def test_what_is_no_address_is_no_network(self) -> None:
-        for host in ("", "/run/pop3", "mail.example.org", "192.0.2", "192.0.2.07"):
+        for host in ("", "/run/pop3", "mail.example.org", "192.0.2", "192.0.2.07", "1\0", "\ud800"):
             self.assertEqual(network_of(host), "", host)
+
+    @given(
+        st.ip_addresses().map(str)
+        | st.ip_addresses(v=6, network="::ffff:0:0/96").map(str)
+        | st.builds("{}%{}".format, st.ip_addresses(v=6), st.text(max_size=3))
+        | st.text("0123456789abcdefABCDEF:.%/ \0\u0661", max_size=20)
+    )
+    def test_any_text_is_the_network_of_the_address_that_it_spells(self, host: str) -> None:
+        address = parse_ip(host)
+        if address is None:
+            self.assertEqual(network_of(host), "")
+        elif address.version == 4:
+            self.assertEqual(network_of(host), str(address))
+        else:
+            network = ipaddress.ip_network(network_of(host))
+            self.assertEqual((network.prefixlen, address in network), (64, True))
+            self.assertEqual(network_of(host), str(network))
 
 
 class ConnectionsTests(SynchronousTestCase):
@@ -176,3 +197,89 @@ class ConnectionsTests(SynchronousTestCase):
         self.assertEqual(len(connections), 0)
         for _ in range(2):
             connections.enter("192.0.2.1", lambda: None)
+
+
+class SharedTests(SynchronousTestCase):
+    """Two workers of one server."""
+
+    def setUp(self) -> None:
+        self.counts = SharedCounts.create(2)
+        self.addCleanup(self.counts.close)
+        self.gone: list[str] = []
+
+    def workers(self, most: int, most_per_address: int) -> tuple[Connections, Connections]:
+        return self.worker(0, most, most_per_address), self.worker(1, most, most_per_address)
+
+    def worker(self, number: int, most: int, most_per_address: int) -> Connections:
+        counts = SharedCounts.join(os.dup(self.counts.fileno()), number)
+        self.addCleanup(counts.close)
+        return Connections(most, most_per_address, counts)
+
+    def enter(
+        self, connections: Connections, host: str = "192.0.2.1", *, exempt: bool = False
+    ) -> Place:
+        return connections.enter(host, lambda: self.gone.append(host), exempt=exempt)
+
+    def assert_refused(self, connections: Connections, host: str, detail: str) -> None:
+        with self.assertRaises(LoginRefused) as caught:
+            self.enter(connections, host)
+        self.assertIs(caught.exception.refusal, Refusal.TOO_MANY_CONNECTIONS)
+        self.assertEqual(caught.exception.detail, detail)
+
+    def test_one_address_has_as_many_as_it_may_with_both(self) -> None:
+        first, second = self.workers(100, 3)
+        self.enter(first)
+        place = self.enter(second)
+        self.enter(second)
+        for each in (first, second):
+            self.assert_refused(each, "192.0.2.1", "3 from 192.0.2.1")
+            self.enter(each, "192.0.2.2")
+        place.leave()
+        place.leave()
+        self.enter(first)
+        self.assert_refused(second, "192.0.2.1", "3 from 192.0.2.1")
+        self.assertEqual(self.gone, [])
+
+    def test_one_slash_64_has_as_many_as_one_address(self) -> None:
+        first, second = self.workers(100, 1)
+        self.enter(first, "2001:db8::1")
+        self.assert_refused(second, "2001:db8::2", "1 from 2001:db8::/64")
+
+    def test_the_oldest_of_the_same_worker_goes_when_both_have_enough(self) -> None:
+        first, second = self.workers(3, 0)
+        self.enter(first, "192.0.2.1")
+        self.enter(second, "192.0.2.2")
+        self.enter(second, "192.0.2.3")
+        self.enter(second, "192.0.2.4")
+        self.assertEqual(self.gone, ["192.0.2.2"])
+        self.enter(first, "192.0.2.5")
+        self.assertEqual(self.gone, ["192.0.2.2", "192.0.2.1"])
+        self.assertEqual((len(first), len(second)), (1, 2))
+
+    def test_a_worker_of_which_all_are_logged_in_lets_in_no_more(self) -> None:
+        first, second = self.workers(2, 0)
+        self.enter(first).logged_in()
+        place = self.enter(second)
+        self.assert_refused(first, "192.0.2.9", "2 in all, and all of this worker's are logged in")
+        self.enter(first, exempt=True)
+        self.assertEqual(self.gone, [])
+        place.leave()
+        self.assert_refused(first, "192.0.2.9", "2 in all, and all of this worker's are logged in")
+
+    def test_the_exempt_are_held_to_nothing(self) -> None:
+        first, second = self.workers(1, 1)
+        for each in (first, second, first):
+            self.enter(each, exempt=True)
+        self.assertEqual((len(first), len(second)), (2, 1))
+
+    def test_of_a_worker_that_has_ended_nothing_counts(self) -> None:
+        first, second = self.workers(2, 1)
+        self.enter(second).logged_in()
+        self.enter(second, "192.0.2.2").logged_in()
+        self.assert_refused(first, "192.0.2.1", "1 from 192.0.2.1")
+        self.assert_refused(first, "192.0.2.9", "2 in all, and all of this worker's are logged in")
+        self.counts.clear(1)
+        self.enter(first).logged_in()
+        again = self.worker(1, 2, 1)
+        self.assert_refused(again, "192.0.2.1", "1 from 192.0.2.1")
+        self.enter(again, "192.0.2.2")

@@ -112,6 +112,27 @@ class StrangeContentTests(SynchronousTestCase):
         self.assertEqual(table.score(b"key", NOW), score + 1)
         table.close()
 
+    def test_what_only_looks_like_a_tag_is_no_record(self) -> None:
+        table = ScoreTable.in_memory(1)
+        self.addCleanup(table.close)
+        table.add(b"key", NOW)
+        record = os.pread(table.fileno(), 32, HEADER)
+        os.pwrite(table.fileno(), bytes(8) + record[:8], HEADER + 32)
+        self.assertEqual(table.score(b"key", NOW), 1)
+        os.pwrite(table.fileno(), bytes(8) + record[:24], HEADER)
+        self.assertEqual(table.score(b"key", NOW), 0)
+        os.pwrite(table.fileno(), record, HEADER + 7 * 32)
+        self.assertEqual(table.score(b"key", NOW), 1)
+
+    def test_a_record_that_is_there_twice_has_the_higher_score(self) -> None:
+        table = ScoreTable.in_memory(1)
+        self.addCleanup(table.close)
+        table.add(b"key", NOW)
+        first = os.pread(table.fileno(), 32, HEADER)
+        table.add(b"key", NOW)
+        os.pwrite(table.fileno(), first, HEADER + 3 * 32)
+        self.assertEqual(table.score(b"key", NOW), 2)
+
     def test_a_half_written_record_is_none(self) -> None:
         table = ScoreTable.in_memory(1)
         self.addCleanup(table.close)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.admission import Sessions
+from qmailldap.admission import Sessions, SharedCounts
 from qmailldap.refusal import LoginRefused, Refusal
 
 
@@ -50,3 +52,28 @@ class SessionsTests(SynchronousTestCase):
         for number in range(100):
             sessions.enter(b"%d" % number)()
         self.assertEqual(len(sessions), 0)
+
+    def test_workers_of_one_server_count_together(self) -> None:
+        made = SharedCounts.create(2)
+        self.addCleanup(made.close)
+        counts = [SharedCounts.join(os.dup(made.fileno()), number) for number in range(2)]
+        for each in counts:
+            self.addCleanup(each.close)
+        first, second = (
+            Sessions(2, lambda host: host == "192.0.2.1", counts=each) for each in counts
+        )
+        first.enter(b"uid=joe", "192.0.2.1")
+        leave = first.enter(b"uid=joe")
+        second.enter(b"uid=joe")
+        for sessions in (first, second):
+            with self.assertRaises(LoginRefused) as caught:
+                sessions.enter(b"uid=joe")
+            self.assertEqual(caught.exception.detail, "2 of this user")
+            sessions.enter(b"uid=jane")
+        leave()
+        leave()
+        second.enter(b"uid=joe")
+        with self.assertRaises(LoginRefused):
+            first.enter(b"uid=joe")
+        made.clear(1)
+        first.enter(b"uid=joe")
