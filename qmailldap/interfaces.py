@@ -54,6 +54,28 @@ class IMaildrop(IMailboxPOP3):
         Asked for again and again, and so to be had without looking at every message.
         """
 
+    def sizes(start, stop):  # type: ignore[no-untyped-def]
+        """The octets of the messages from the index ``start`` on and before ``stop``, as a
+        sequence; of those marked for deletion as well.
+        """
+
+    def uniqueIds(start, stop):  # type: ignore[no-untyped-def]
+        """Their unique-ids, likewise."""
+
+    def takeAtHand(index):  # type: ignore[no-untyped-def]
+        """The whole of a message as stored where nothing has to be waited for, None elsewhere.
+
+        It is not kept, and may have to be waited for when it is asked for again.
+        """
+
+    def shared(make):  # type: ignore[no-untyped-def]
+        """What ``make``, called with anything, gives for the messages of the maildrop.
+
+        Sessions that find the same messages in the same order are given the same; None where there
+        can be no such others. It is remembered by ``make`` itself, which has to be one of few
+        functions.
+        """
+
     def isDeleted(index):  # type: ignore[no-untyped-def]
         """Whether the message is marked for deletion. A message of no octets need not be."""
 

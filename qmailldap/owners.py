@@ -13,6 +13,7 @@ from typing import Protocol
 from qmailldap.account import Account
 from qmailldap.maildir.creation import MailboxNotCreated
 from qmailldap.maildir.hands import Hands, InThreads
+from qmailldap.maildir.listings import ListingCache, Mailbox
 from qmailldap.maildir.storage import MailboxCorrupted, MailboxMissing
 from qmailldap.maildir.work import Place, Work
 from qmailldap.refusal import LoginRefused, Refusal
@@ -32,7 +33,9 @@ _REFUSALS = (
 class Keepers(Protocol):
     """What is asked of `qmailldap.privsep.pool.Keepers`."""
 
-    def hands(self, owner: tuple[int, int], place: Place) -> Hands: ...
+    def hands(
+        self, owner: tuple[int, int], place: Place, listings: ListingCache | None = None
+    ) -> Hands: ...
 
 
 class Owners:
@@ -40,6 +43,7 @@ class Owners:
 
     ``offload`` is for work in this process; ``keepers`` is None where it was not started as root;
     ``dirmaker`` is the program that makes homes. ``own_ids`` tells as whom this process runs.
+    ``listings`` keeps those of mailboxes that do not change; without it every session makes one.
     """
 
     def __init__(
@@ -48,21 +52,24 @@ class Owners:
         keepers: Keepers | None,
         dirmaker: str | None,
         own_ids: Callable[[], tuple[int, int]] = lambda: (os.geteuid(), os.getegid()),
+        listings: ListingCache | None = None,
     ) -> None:
         self._offload = offload
         self._keepers = keepers
         self._dirmaker = dirmaker
         self._own_ids = own_ids
+        self._listings = listings
 
     def hands(self, account: Account) -> Hands:
         """Hands for one session. Raises `LoginRefused` where nobody may touch the mailbox."""
         uid, gid = self._own_ids()
         place = place_of(account, self._dirmaker)
         if self._keepers is not None and (account.uid, account.gid) != (uid, gid):
-            return self._keepers.hands((account.uid, account.gid), place)
+            return self._keepers.hands((account.uid, account.gid), place, self._listings)
         # Who was not started as root has no choice of groups.
         if account.uid == uid:
-            return InThreads(self._offload, Work(place))
+            mailbox = Mailbox(account.uid, account.gid, place.mailbox)
+            return InThreads(self._offload, Work(place), self._listings, mailbox)
         raise not_its_owner(account, uid)
 
 

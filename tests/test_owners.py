@@ -11,11 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.account import Account
 from qmailldap.maildir.hands import Hands, InThreads
+from qmailldap.maildir.listings import ListingCache
 from qmailldap.maildir.work import Place
 from qmailldap.owners import Owners, mailbox_refused
 from qmailldap.quota import Quota
 from qmailldap.refusal import LoginRefused, Refusal
-from tests.maildir.support import HandsAsked, here
+from tests.maildir.support import HandsAsked, here, make_maildir
 from tests.test_realm import account
 
 OWN = (1000, 1000)
@@ -27,9 +28,13 @@ class KeepersAsked:
     def __init__(self) -> None:
         self.asked: list[tuple[tuple[int, int], Place]] = []
         self.given: list[HandsAsked] = []
+        self.listings: list[ListingCache | None] = []
 
-    def hands(self, owner: tuple[int, int], place: Place) -> Hands:
+    def hands(
+        self, owner: tuple[int, int], place: Place, listings: ListingCache | None = None
+    ) -> Hands:
         self.asked.append((owner, place))
+        self.listings.append(listings)
         self.given.append(HandsAsked())
         return self.given[-1]
 
@@ -82,6 +87,20 @@ class OwnersTests(SynchronousTestCase):
         mine = self.account(os.geteuid(), os.getegid())
         self.assertIsInstance(Owners(here, self.keepers, None).hands(mine), InThreads)
         self.assertEqual([], self.keepers.asked)
+
+    def test_listings_are_kept_by_whoever_does_the_work(self) -> None:
+        listings = ListingCache()
+        owners = Owners(here, self.keepers, None, own_ids=lambda: OWN, listings=listings)
+        owners.hands(self.account(1001, 1001))
+        self.assertIs(listings, self.keepers.listings[-1])
+        maildir = make_maildir(Path(self.mktemp()).absolute() / "Maildir")
+        ours = attrs.evolve(account(), uid=1000, gid=1000, mailbox=str(maildir))
+        self.successResultOf(owners.hands(ours).begin())
+        self.assertEqual(1, listings.mailboxes)
+
+    def test_without_any_none_are_kept(self) -> None:
+        self.hands(1001, 1001, started_as_root=True)
+        self.assertEqual([None], self.keepers.listings)
 
 
 class RefusalTests(SynchronousTestCase):

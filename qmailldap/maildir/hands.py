@@ -7,6 +7,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from qmailldap.maildir.listings import ListingCache, Mailbox
 from qmailldap.maildir.reading import OpenMessage
 from qmailldap.maildir.work import Begun, Finished, Work
 from qmailldap.threads import Offload
@@ -33,14 +34,36 @@ class Hands(Protocol):
 
 
 class InThreads:
-    """In threads of this process, with its rights."""
+    """In threads of this process, with its rights.
 
-    def __init__(self, offload: Offload, work: Work) -> None:
+    With ``listings``, that of the ``mailbox`` is used where it has not changed.
+    """
+
+    def __init__(
+        self,
+        offload: Offload,
+        work: Work,
+        listings: ListingCache | None = None,
+        mailbox: Mailbox | None = None,
+    ) -> None:
         self._offload = offload
         self._work = work
+        self._listings = listings
+        self._mailbox = mailbox
 
     def begin(self) -> Deferred[Begun]:
-        return self._offload(self._work.begin)
+        if self._listings is None or self._mailbox is None:
+            return self._offload(self._work.begin)
+        return Deferred.fromCoroutine(self._begin(self._listings, self._mailbox))
+
+    async def _begin(self, listings: ListingCache, mailbox: Mailbox) -> Begun:
+        begun = await listings.begin(
+            mailbox,
+            lambda: self._offload(self._work.begin),
+            lambda token: self._offload(self._work.begin_again, token),
+        )
+        self._work.resume(begun)
+        return begun
 
     def fetch(self, number: int) -> Deferred[list[OpenMessage]]:
         return self._offload(self._work.fetch, number)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import overload
+from collections.abc import Callable, Sequence
+from typing import TypeVar, overload
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.python.failure import Failure
@@ -26,6 +27,8 @@ from qmailldap.printable import printable
 from qmailldap.threads import Offload
 
 __all__ = ["MaildirMailbox", "open_mailbox"]
+
+T = TypeVar("T")
 
 _log = Log(namespace="qmailldap.maildir")
 
@@ -53,7 +56,7 @@ class MaildirMailbox:
         self._offload = offload
         self._path = begun.path
         self._listing = begun.listing
-        self._octets = sum(begun.listing.sizes)
+        self._octets = begun.listing.octets()
         self._must_update = begun.listing.has_new or not begun.quota_is_current
         self._deleted: set[int] = set()
         self._deleted_octets = 0
@@ -98,6 +101,18 @@ class MaildirMailbox:
         self._check(index)
         return self._listing.unique_id(index)
 
+    def sizes(self, start: int, stop: int) -> Sequence[int]:
+        """The octets of the messages from ``start`` on and before ``stop``, marked or not."""
+        return self._listing.sizes[start:stop]
+
+    def uniqueIds(self, start: int, stop: int) -> Sequence[bytes]:
+        """The unique-ids of these."""
+        return self._listing.unique_ids(start, stop)
+
+    def shared(self, make: Callable[[object], T]) -> T | None:
+        """What ``make``, called with anything, gave for this listing once; see `IMaildrop`."""
+        return self._listing.derived(make) if self._listing.is_shared else None
+
     def isDeleted(self, index: int) -> bool:
         """Whether a message is marked for deletion."""
         self._check(index)
@@ -114,6 +129,12 @@ class MaildirMailbox:
         """Take all marks away."""
         self._deleted.clear()
         self._deleted_octets = 0
+
+    def takeAtHand(self, index: int) -> bytes | None:
+        """A whole message that was read ahead: not opened once more, and no longer kept."""
+        self._check(index)
+        ahead = self._ahead.pop(index, None)
+        return None if ahead is None else ahead.first
 
     def getMessage(self, index: int) -> Deferred[StoredMessage]:
         """Open a message, marked or not.

@@ -1,4 +1,8 @@
-"""A message that is being read: in chunks, off the reactor, or at once for stock Twisted."""
+"""A message that is being read: in chunks, off the reactor, or at once for stock Twisted.
+
+What the system has in memory is read by the reactor itself: the way to a thread and back takes
+several times as long. The last chunk is always read by a thread, as is what needs waiting for.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmailldap.interfaces import IStoredMessage
-from qmailldap.maildir.reading import CHUNK, OpenMessage, read_next
+from qmailldap.maildir.reading import CHUNK, OpenMessage, read_at_hand, read_next
 from qmailldap.threads import Busy, Offload
 
 __all__ = ["StoredMessage"]
@@ -40,6 +44,11 @@ class StoredMessage:
         if self._ready or self._file is None or not self._left:
             chunk, self._ready = self._ready, b""
             return chunk
+        if self._left > CHUNK:
+            at_hand = read_at_hand(self._file, CHUNK)
+            if at_hand:
+                self._left -= len(at_hand)
+                return at_hand
         self._reading = True
         # The caller has a Deferred of its own: cancelling it must not hide when the thread is done.
         asked: Deferred[bytes] = Deferred()

@@ -16,6 +16,7 @@ __all__ = [
     "size_in_name",
     "stored_size",
     "unique_id",
+    "unique_ids",
     "unique_name",
 ]
 
@@ -43,6 +44,15 @@ def unique_id(unique: bytes) -> bytes:
     if unique and not unique.translate(None, _PRINTABLE):
         return unique
     return _NOT_PRINTABLE.sub(lambda octet: b":%02X" % ord(octet[0]), unique) or b":"
+
+
+def unique_ids(uniques: list[bytes]) -> list[bytes]:
+    """The `unique_id` of each of many unique names; a list of clean ones may be given back."""
+    # None of them is empty if the octets between them that no name has are never side by side.
+    text = b"\0%b\0" % b"\0".join(uniques)
+    if b"\0\0" not in text and not text.translate(None, _PRINTABLE + b"\0"):
+        return uniques
+    return [unique_id(unique) for unique in uniques]
 
 
 def delivery_number(unique: bytes) -> int | None:

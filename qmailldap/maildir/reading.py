@@ -20,6 +20,7 @@ __all__ = [
     "OpenMessage",
     "open_message",
     "open_messages",
+    "read_at_hand",
     "read_next",
 ]
 
@@ -28,6 +29,11 @@ CHUNK = 64 * 1024
 
 MOST_AHEAD = 16
 """Messages opened by one call."""
+
+
+# Linux only; 0 elsewhere.
+_WITHOUT_WAITING: int = getattr(os, "RWF_NOWAIT", 0)
+_WHERE_IT_STANDS = -1
 
 
 class MessageChanged(OSError):
@@ -108,3 +114,20 @@ def read_next(file: io.FileIO, left: int, most: int, written_at: int) -> bytes:
     if len(chunk) == left:
         file.close()
     return chunk
+
+
+def read_at_hand(file: io.FileIO, most: int) -> bytes | None:
+    """The next octets of a file as far as they are in memory, at most so many; never waits.
+
+    None where it cannot be told without waiting: disks that have to be read, the end of the file,
+    file systems that do not know this, and faults. `read_next` finds out which, and has to be what
+    reads the last octets.
+    """
+    if not _WITHOUT_WAITING:
+        return None
+    buffer = bytearray(most)
+    try:
+        count = os.preadv(file.fileno(), [buffer], _WHERE_IT_STANDS, _WITHOUT_WAITING)
+    except OSError:
+        return None
+    return bytes(memoryview(buffer)[:count]) if count else None

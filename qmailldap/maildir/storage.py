@@ -14,12 +14,27 @@ import stat
 import time
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from qmailldap.maildir.names import is_trashed, seen_name, stored_size, unique_id, unique_name
-from qmailldap.maildir.scanning import OPEN_FOLDER, Folders, read_messages, regular_files
+from qmailldap.maildir.names import (
+    is_trashed,
+    seen_name,
+    stored_size,
+    unique_id,
+    unique_ids,
+    unique_name,
+)
+from qmailldap.maildir.scanning import (
+    OPEN_FOLDER,
+    Folders,
+    Snapshot,
+    read_in_order,
+    read_messages,
+    regular_files,
+    token_of,
+)
 
 __all__ = [
     "STALE_AFTER",
@@ -30,6 +45,8 @@ __all__ = [
     "Maildir",
     "Updated",
 ]
+
+T = TypeVar("T")
 
 STALE_AFTER = 36 * 3600
 """Seconds without a reader after which a file in tmp/ is taken for a delivery that died."""
@@ -65,23 +82,56 @@ class Failures(NamedTuple):
         return Failures(self.files + 1, self.first or f"{os.fsdecode(file)!r}: {error.strerror}")
 
 
-class Listing(NamedTuple):
-    """The messages of a mailbox as a scan found them, oldest first.
-
-    ``files`` are their names relative to the Maildir (``b"new/1700000000.17.mx"``), ``sizes`` their
-    octets and ``inodes`` their inode numbers, eight octets of memory each. ``ambiguous`` are the
-    unique names that more than one file has; ``has_new`` says whether some messages are in new/.
-    """
-
+class _Listing(NamedTuple):
     files: tuple[bytes, ...]
     sizes: array[int]
     inodes: array[int]
     ambiguous: frozenset[bytes]
     has_new: bool
 
+
+class Listing(_Listing):
+    """The messages of a mailbox as a scan found them, oldest first. Never changed in place.
+
+    ``files`` are their names relative to the Maildir (``b"new/1700000000.17.mx"``), ``sizes`` their
+    octets and ``inodes`` their inode numbers, eight octets of memory each. ``ambiguous`` are the
+    unique names that more than one file has; ``has_new`` says whether some messages are in new/.
+    """
+
+    _shared: dict[object, Any] | None = None
+
     def unique_id(self, number: int) -> bytes:
         """The unique-id of a message: printable ASCII, the same in every session."""
         return unique_id(_unique_name(self.files[number]))
+
+    def unique_ids(self, start: int = 0, stop: int | None = None) -> list[bytes]:
+        """Those of the messages from ``start`` on and before ``stop``."""
+        return unique_ids([file[4:].partition(b":")[0] for file in self.files[start:stop]])
+
+    def octets(self) -> int:
+        """The sum of the sizes."""
+        return self.derived(_sum_of_sizes)
+
+    def share(self) -> None:
+        """From now on sessions have it in common, and what is derived from it."""
+        self._shared = self._shared or {}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether sessions have it in common."""
+        return self._shared is not None
+
+    def derived(self, make: Callable[[Listing], T]) -> T:
+        """What ``make`` gives for this listing, made once where sessions have that in common.
+
+        It is remembered by ``make`` itself, which therefore has to be one of few functions.
+        """
+        if self._shared is None:
+            return make(self)
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        made: T = self._shared[make]
+        return made
 
 
 class Updated(NamedTuple):
@@ -102,7 +152,8 @@ class Maildir:
 
     `scan` begins the session and numbers its messages from 0; the other methods mean these numbers.
     With a ``listing``, a session that was begun by another such object goes on here. ``time`` gives
-    the seconds since the epoch. No descriptor is kept between calls.
+    the seconds since the epoch. No descriptor is kept between calls. ``snapshot`` is what the last
+    scan was made of, None where it may not have seen all.
 
     All methods raise `MailboxMissing`, `MailboxCorrupted`, or another ``OSError`` when the mailbox
     cannot be used.
@@ -116,6 +167,7 @@ class Maildir:
         time: Callable[[], float] = time.time,
     ) -> None:
         self.path = path
+        self.snapshot: Snapshot | None = None
         self._time = time
         # Replaced as a whole and never changed in place: an `open` in one thread may look while a
         # `finish` in another works. None is a message that is gone.
@@ -130,7 +182,27 @@ class Maildir:
 
         False as well where that cannot be told: whoever is to make what is missing finds out why.
         """
-        return all(os.path.lexists(os.path.join(self.path, name)) for name in _FOLDERS)
+        try:
+            for folder in _FOLDERS:
+                os.lstat(self._path_of(folder))
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def is_unchanged(self, token: bytes) -> bool:
+        """Whether new/ and cur/ are as they were at the `snapshot` of that token, tmp/ being there.
+
+        False as well where that cannot be told: whoever is to scan it then finds out why. The
+        folders are opened for it, as for a scan: some network file systems ask the server only
+        then, and tell what they remember otherwise.
+        """
+        try:
+            with self._folders() as folders:
+                if token_of(folders) != token:
+                    return False
+            return stat.S_ISDIR(os.lstat(self._path_of(b"tmp")).st_mode)
+        except (OSError, ValueError):
+            return False
 
     def clean_tmp(self) -> Failures:
         """Remove what died in tmp/, `STALE_AFTER` ago; tells what could not be removed."""
@@ -161,16 +233,13 @@ class Maildir:
         is one message: the file in cur/ is listed, the other is left alone.
         """
         with self._folders() as folders:
-            rows, ambiguous = read_messages(folders)
-        in_order = sorted(rows.values())
-        files = tuple([row[3] for row in in_order])
+            found, self.snapshot = read_in_order(folders)
         listing = Listing(
-            files=files,
-            sizes=array("q", [row[2] for row in in_order]),
-            inodes=array("Q", [row[4] for row in in_order]),
-            ambiguous=ambiguous,
-            # In the order of names, new/ comes after cur/.
-            has_new=max(files, default=b"").startswith(b"new/"),
+            files=found.files,
+            sizes=array("q", found.sizes),
+            inodes=array("Q", found.inodes),
+            ambiguous=found.ambiguous,
+            has_new=found.has_new,
         )
         self._know(listing)
         return listing
@@ -315,19 +384,21 @@ class Maildir:
 
     @contextmanager
     def _folders(self) -> Iterator[Folders]:
-        with ExitStack() as stack:
-            folders: dict[bytes, int] = {}
+        folders: dict[bytes, int] = {}
+        try:
             for folder in (b"new", b"cur"):
                 descriptor = self._open_folder(folder)
                 if descriptor is not None:
-                    stack.callback(os.close, descriptor)
                     folders[folder] = descriptor
             yield folders
+        finally:
+            for descriptor in folders.values():
+                os.close(descriptor)
 
     def _open_folder(self, folder: bytes) -> int | None:
         """The descriptor of a folder, None where the Maildir has no such folder."""
         try:
-            return os.open(os.path.join(self.path, folder), OPEN_FOLDER)
+            return os.open(self._path_of(folder), OPEN_FOLDER)
         except FileNotFoundError:
             self._require_maildir()
             return None
@@ -336,6 +407,10 @@ class Maildir:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise self._corrupted() from None
             raise
+
+    def _path_of(self, folder: bytes) -> bytes:
+        # By hand, for os.path.join takes longer than what most paths are then used for.
+        return self.path + b"/" + folder
 
     def _require_maildir(self) -> None:
         try:
@@ -350,6 +425,11 @@ class Maildir:
     def _corrupted(self) -> MailboxCorrupted:
         text = "no Maildir: something else is in a folder's place"
         return MailboxCorrupted(errno.ENOTDIR, text, self.path)
+
+
+def _sum_of_sizes(listing: Listing) -> int:
+    # Not of the array: that would make each number as well, and more slowly.
+    return sum(listing.sizes.tolist())
 
 
 def _unique_name(file: bytes) -> bytes:

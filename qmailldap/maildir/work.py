@@ -16,6 +16,7 @@ from qmailldap.maildir.dirmaker import Dirmaker
 from qmailldap.maildir.dot_qmail import mailbox_in_dot_qmail
 from qmailldap.maildir.maildirsize import Removed, is_current, keep_current
 from qmailldap.maildir.reading import OpenMessage, open_messages
+from qmailldap.maildir.scanning import Snapshot
 from qmailldap.maildir.storage import Failures, Listing, Maildir, Updated
 from qmailldap.quota import Quota
 
@@ -25,6 +26,7 @@ __all__ = [
     "Finished",
     "Place",
     "Rehearsal",
+    "Unchanged",
     "Work",
     "find_mailbox",
     "programs_path",
@@ -53,6 +55,7 @@ class Begun(NamedTuple):
 
     ``quota_is_current`` says that maildirsize needs no attention where nothing is removed,
     ``was_made`` that something of the mailbox, or all of it, was missing and had to be made.
+    ``snapshot`` is what the listing was made of, None where it is not to be relied on later.
     """
 
     path: bytes
@@ -60,6 +63,21 @@ class Begun(NamedTuple):
     not_cleaned: Failures
     quota_is_current: bool
     was_made: bool = False
+    snapshot: Snapshot | None = None
+
+
+class Unchanged(NamedTuple):
+    """A mailbox of which nothing is missing, and of whose messages all is known already.
+
+    ``path`` and ``quota_is_current`` are those of `Begun`.
+    """
+
+    path: bytes
+    quota_is_current: bool
+
+    def with_listing(self, listing: Listing) -> Begun:
+        """What the session finds, the messages being those that are known."""
+        return Begun(self.path, listing, Failures(), self.quota_is_current)
 
 
 class Entered(NamedTuple):
@@ -106,8 +124,7 @@ class Work:
         self._maildir = Maildir(place.mailbox, time=time)
         self._count = 0
         if begun is not None:
-            self._maildir = Maildir(begun.path, begun.listing, time=time)
-            self._count = len(begun.listing.files)
+            self.resume(begun)
 
     def begin(self) -> Begun:
         """Make what is missing of the mailbox, tidy its tmp/, and list its messages."""
@@ -122,7 +139,23 @@ class Work:
         not_cleaned, listing = maildir.clean_tmp(), maildir.scan()
         self._count = len(listing.files)
         quota_is_current = is_current(maildir.path, self._place.quota)
-        return Begun(maildir.path, listing, not_cleaned, quota_is_current, to_be_made)
+        snapshot = maildir.snapshot
+        return Begun(maildir.path, listing, not_cleaned, quota_is_current, to_be_made, snapshot)
+
+    def begin_again(self, token: bytes) -> Begun | Unchanged:
+        """As `begin`, but look no further where all is as it was at the snapshot of that token.
+
+        Then tmp/ is not tidied either, and `resume` has to tell the listing before it is used.
+        """
+        maildir = self._find()
+        if maildir.is_unchanged(token):
+            return Unchanged(maildir.path, is_current(maildir.path, self._place.quota))
+        return self.begin()
+
+    def resume(self, begun: Begun) -> None:
+        """Go on with a session that was begun elsewhere, or whose listing was known already."""
+        self._maildir = Maildir(begun.path, begun.listing, time=self._time)
+        self._count = len(begun.listing.files)
 
     def rehearse(self) -> Rehearsal:
         """What `begin` would find and make, with nothing changed; raises as it does.

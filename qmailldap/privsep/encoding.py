@@ -8,15 +8,16 @@ mailbox that its owner can fill with anything, nor the keeper the network proces
 from __future__ import annotations
 
 import errno
-import re
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from qmailldap.maildir.creation import MailboxNotCreated
 from qmailldap.maildir.reading import MessageChanged
+from qmailldap.maildir.scanning import Snapshot
 from qmailldap.maildir.storage import Failures, Listing, MailboxCorrupted, MailboxMissing
-from qmailldap.maildir.work import Begun, Finished, Place
+from qmailldap.maildir.work import Begun, Finished, Place, Unchanged
 from qmailldap.privsep.wire import FrameError
 from qmailldap.quota import Quota
 
@@ -27,6 +28,8 @@ __all__ = [
     "number",
     "number_field",
     "read_begun",
+    "read_begun_again",
+    "read_begun_anew",
     "read_error",
     "read_finished",
     "read_numbers",
@@ -37,6 +40,8 @@ __all__ = [
     "write_numbers",
     "write_opened",
     "write_place",
+    "write_snapshot",
+    "write_unchanged",
 ]
 
 ENVIRONMENT = frozenset(
@@ -44,7 +49,11 @@ ENVIRONMENT = frozenset(
 )
 """The variables that an account has for the programs that are run for it."""
 
-_FILES = re.compile(rb"(?:(?:new|cur)/[^/.\0][^/\0]*(?:\0(?!\Z)|\Z))*")
+_FOLDERS = (b"\0new/", b"\0cur/")
+_HIGHEST_OCTET = slice(7 if sys.byteorder == "little" else 0, None, 8)
+"""Where the octets with the signs of the numbers of an array are."""
+
+_LONGEST_TOKEN = 400
 _ERRORS = {
     error.__name__: error
     for error in (MailboxMissing, MailboxCorrupted, MailboxNotCreated, MessageChanged, OSError)
@@ -96,9 +105,8 @@ def read_place(fields: Sequence[bytes], dirmaker: bytes | None) -> Place:
     words = environment.split(b"\0") if environment else []
     if len(words) % 2 or not ENVIRONMENT.issuperset(words[::2]):
         raise FrameError("an environment of other variables than an account has")
-    for path in (home, mailbox):
-        if not path.startswith(b"/") or b"\0" in path:
-            raise FrameError("a path is not absolute")
+    _check_path(home)
+    _check_path(mailbox)
     if b"\0" in delivery:
         raise FrameError("a NUL in a path")
     return Place(
@@ -130,11 +138,11 @@ def write_begun(begun: Begun) -> list[bytes]:
 
 def read_begun(fields: Sequence[bytes]) -> Begun:
     path, files, sizes, inodes, ambiguous, has_new, *rest = _exactly(10, fields)
-    if not path.startswith(b"/") or b"\0" in path:
-        raise FrameError("a path is not absolute")
-    # One look at all names: there may be some 100,000.
-    if _FILES.fullmatch(files) is None:
-        raise FrameError("a listing names what can be no message")
+    _check_path(path)
+    if files:
+        _check_files(files)
+    if not sizes[_HIGHEST_OCTET].isascii():
+        raise FrameError("a message of negative size")
     if ambiguous and not ambiguous.endswith(b"\0"):
         raise FrameError("a list of names ends within one")
     listing = Listing(
@@ -146,8 +154,6 @@ def read_begun(fields: Sequence[bytes]) -> Begun:
     )
     if not len(listing.files) == len(listing.sizes) == len(listing.inodes):
         raise FrameError("a listing has not as many sizes as names")
-    if listing.sizes and min(listing.sizes) < 0:
-        raise FrameError("a message of negative size")
     *failures, is_current, was_made = rest
     return Begun(
         path,
@@ -156,6 +162,34 @@ def read_begun(fields: Sequence[bytes]) -> Begun:
         quota_is_current=bool(number(is_current)),
         was_made=bool(number(was_made)),
     )
+
+
+def write_unchanged(unchanged: Unchanged) -> list[bytes]:
+    return [unchanged.path, number_field(unchanged.quota_is_current)]
+
+
+def write_snapshot(snapshot: Snapshot | None) -> list[bytes]:
+    if snapshot is None:
+        return [b"", b"0"]
+    return [snapshot.token, b"%d" % snapshot.newest]
+
+
+def read_begun_anew(fields: Sequence[bytes]) -> Begun:
+    """What begin gave, and the snapshot of it."""
+    *begun, token, newest = _at_least(2, fields)
+    if len(token) > _LONGEST_TOKEN:
+        raise FrameError("a token that no folders have")
+    snapshot = Snapshot(token, _signed(newest)) if token else None
+    return read_begun(begun)._replace(snapshot=snapshot)
+
+
+def read_begun_again(fields: Sequence[bytes]) -> Begun | Unchanged:
+    """As `read_begun_anew`, unless nothing has changed."""
+    if len(fields) != 2:
+        return read_begun_anew(fields)
+    path, is_current = fields
+    _check_path(path)
+    return Unchanged(path, bool(number(is_current)))
 
 
 def write_opened(messages: Sequence[Opened]) -> list[bytes]:
@@ -236,6 +270,28 @@ def read_error(fields: Sequence[bytes]) -> OSError:
     return kind(*arguments, path) if path else kind(*arguments)
 
 
+def _check_path(path: bytes) -> None:
+    if not path.startswith(b"/") or b"\0" in path:
+        raise FrameError("a path is not absolute")
+
+
+def _check_files(files: bytes) -> None:
+    """Whether all are files of new/ or cur/ that a scan may list.
+
+    A few looks at all names at once, as there may be some 100,000: each begins with one of the
+    folders, and there are no more slashes than that, and no dot or end right behind one.
+    """
+    text = b"\0%b\0" % files
+    count = text.count(b"\0") - 1
+    if (
+        sum(map(text.count, _FOLDERS)) != count
+        or text.count(b"/") != count
+        or b"/." in text
+        or b"/\0" in text
+    ):
+        raise FrameError("a listing names what can be no message")
+
+
 def _write_failures(failures: Failures) -> list[bytes]:
     return [number_field(failures.files), _text_field(failures.first)]
 
@@ -275,6 +331,12 @@ def _read_array(kind: str, octets: bytes) -> array[int]:
 
 def _in_rows(width: int, fields: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     return (fields[at : at + width] for at in range(0, len(fields), width))
+
+
+def _at_least(count: int, fields: Sequence[bytes]) -> Sequence[bytes]:
+    if len(fields) < count:
+        raise FrameError(f"{len(fields)} fields where {count} are wanted")
+    return fields
 
 
 def _exactly(count: int, fields: Sequence[bytes]) -> Sequence[bytes]:

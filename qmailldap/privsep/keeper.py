@@ -7,10 +7,13 @@ connection itself: to hand requests over would cost as much as most of them take
 
 A request is its number, an operation, the session and what that takes:
 
-    begin   session, place                      -> begun
+    begin   session, place, [token]             -> begun, [snapshot], or unchanged
     fetch   session, message, [state]           -> messages, and the file of one that is large
     finish  session, messages, [state]          -> finished
     forget  session                             (not answered)
+
+``token`` is that of the snapshot of a listing that is known already, empty for none; with it, the
+snapshot of the new one is told. A keeper that says "unchanged" keeps nothing of the session.
 
 ``state``, a place and what begin gave, goes with the first request of a session that was begun by
 another keeper. The answer is the number, ``ok``, how many files come along, and what `encoding`
@@ -32,7 +35,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from qmailldap.maildir import programs
-from qmailldap.maildir.work import Place, Work
+from qmailldap.maildir.work import Place, Unchanged, Work
 from qmailldap.privsep import encoding, wire
 
 __all__ = ["MOST_THREADS", "PLACE_FIELDS", "Keeper"]
@@ -134,9 +137,14 @@ class Keeper:
         """Do what is asked for, and give the answer; files to go with it are added to ``files``."""
         operation, session, *arguments = question
         if operation == b"begin":
-            work = Work(self._place(arguments))
-            begun = work.begin()
+            place, known = arguments[:PLACE_FIELDS], arguments[PLACE_FIELDS:]
+            work = Work(self._place(place))
+            begun = work.begin_again(known[0]) if any(known) else work.begin()
+            if isinstance(begun, Unchanged):
+                return encoding.write_unchanged(begun)
             fields = encoding.write_begun(begun)
+            if known:
+                fields += encoding.write_snapshot(begun.snapshot)
             if sum(map(len, fields)) > _LARGEST_LISTING:
                 raise OSError(errno.EMSGSIZE, "too many messages to be listed", begun.path)
             self._works[session] = work

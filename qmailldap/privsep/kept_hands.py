@@ -10,8 +10,9 @@ from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from qmailldap.maildir.listings import ListingCache, Mailbox
 from qmailldap.maildir.reading import OpenMessage
-from qmailldap.maildir.work import Begun, Finished, Place
+from qmailldap.maildir.work import Begun, Finished, Place, Unchanged
 from qmailldap.privsep import encoding
 from qmailldap.privsep.channel import Answer, Channel, KeeperLost
 from qmailldap.privsep.wire import FrameError
@@ -39,11 +40,19 @@ class KeptHands:
     What the session found when it began is kept here, too, so that any keeper can go on with it.
     """
 
-    def __init__(self, keepers: Asker, owner: Owner, place: Place, session: int) -> None:
+    def __init__(
+        self,
+        keepers: Asker,
+        owner: Owner,
+        place: Place,
+        session: int,
+        listings: ListingCache | None = None,
+    ) -> None:
         self._keepers = keepers
         self._owner = owner
         self._place = place
         self._session = encoding.number_field(session)
+        self._listings = listings
         self._begun: Begun | None = None
         # The channel to the keeper that knows the session.
         self._known_to: Channel | None = None
@@ -66,9 +75,28 @@ class KeptHands:
             self._known_to = None
 
     async def _begin(self) -> Begun:
-        answer, channel = await self._ask(b"begin", *encoding.write_place(self._place))
-        self._begun = _read(encoding.read_begun, answer, channel)
+        if self._listings is None:
+            place = encoding.write_place(self._place)
+            answer, channel = await self._ask(b"begin", *place)
+            self._begun = _read(encoding.read_begun, answer, channel)
+        else:
+            mailbox = Mailbox(*self._owner, self._place.mailbox)
+            self._begun = await self._listings.begin(mailbox, self._begin_anew, self._begin_again)
         return self._begun
+
+    async def _begin_anew(self) -> Begun:
+        place = encoding.write_place(self._place)
+        answer, channel = await self._ask(b"begin", *place, b"")
+        return _read(encoding.read_begun_anew, answer, channel)
+
+    async def _begin_again(self, token: bytes) -> Begun | Unchanged:
+        place = encoding.write_place(self._place)
+        answer, channel = await self._ask(b"begin", *place, token)
+        found = _read(encoding.read_begun_again, answer, channel)
+        if isinstance(found, Unchanged):
+            # The keeper has no listing, and is told it if it has to do anything more.
+            self._known_to = None
+        return found
 
     async def _fetch(self, number: int) -> list[OpenMessage]:
         answer, channel = await self._ask(b"fetch", encoding.number_field(number))

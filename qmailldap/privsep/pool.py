@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from qmailldap.loglevel import Log
+from qmailldap.maildir.listings import ListingCache
 from qmailldap.maildir.work import Place
 from qmailldap.privsep.channel import Answer, Channel
 from qmailldap.privsep.keeper import MOST_THREADS
@@ -96,9 +97,9 @@ class Keepers:
         self._sessions = itertools.count(1)
         self._stopped = False
 
-    def hands(self, owner: Owner, place: Place) -> KeptHands:
-        """Hands for one session in a mailbox of ``owner``."""
-        return KeptHands(self, owner, place, next(self._sessions))
+    def hands(self, owner: Owner, place: Place, listings: ListingCache | None = None) -> KeptHands:
+        """Hands for one session in a mailbox of ``owner``; ``listings`` are of earlier ones."""
+        return KeptHands(self, owner, place, next(self._sessions), listings)
 
     def stop(self) -> None:
         """Ask no more and let all keepers go; they end what they are doing."""

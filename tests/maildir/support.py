@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.trial.unittest import SynchronousTestCase
 
+from qmailldap.maildir import message
 from qmailldap.maildir.hands import InThreads
 from qmailldap.maildir.reading import OpenMessage
 from qmailldap.maildir.work import Begun, Finished, Place, Work
@@ -33,6 +35,12 @@ def deliver(maildir: Path, file: str | bytes, content: bytes = b"x\n") -> Path:
     path = maildir / os.fsdecode(file)
     path.write_bytes(content)
     return path
+
+
+def let_rest(maildir: Path) -> None:
+    """As if nothing had happened for long: whatever happens next is not within the same tick."""
+    for folder in ("new", "cur"):
+        os.utime(maildir / folder, (1_600_000_000, 1_600_000_000))
 
 
 def in_threads(
@@ -70,6 +78,11 @@ def descriptors_below(path: Path) -> list[str]:
 def here(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
     """An Offload that does the work at once."""
     return maybeDeferred(function, *args, **kwargs)
+
+
+def have_disks_read(test: SynchronousTestCase) -> None:
+    """Nothing is in memory from now on: whatever is read, a thread reads."""
+    test.patch(message, "read_at_hand", lambda *arguments: None)
 
 
 class HeldBack:

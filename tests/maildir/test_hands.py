@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.maildir.hands import InTurn
+from qmailldap.maildir.hands import InThreads, InTurn
+from qmailldap.maildir.listings import ListingCache, Mailbox
+from qmailldap.maildir.scanning import SETTLED
+from qmailldap.maildir.work import Begun, Place, Work
 from qmailldap.threads import WAIT_LIMIT, Busy
 from qmailldap.turns import MOST_WAITING, Turns
-from tests.maildir.support import HandsAsked, HeldBack, files_of, in_threads, make_maildir
+from tests.maildir.support import (
+    HandsAsked,
+    HeldBack,
+    deliver,
+    files_of,
+    here,
+    in_threads,
+    let_rest,
+    make_maildir,
+)
 
 NOTHING: frozenset[int] = frozenset()
 
@@ -31,6 +45,50 @@ class InThreadsTests(SynchronousTestCase):
         thread.run()
         self.assertEqual(0, self.successResultOf(finishing).not_removed.files)
         self.assertEqual(({}, []), (files_of(path), thread.waiting))
+
+
+class KnownListingTests(SynchronousTestCase):
+    """Sessions that follow each other in a mailbox where nothing happens."""
+
+    def setUp(self) -> None:
+        self.now = 0.0
+        # Of our clock only that it is well ahead of the disk's times.
+        self.listings = ListingCache(monotonic=lambda: self.now, time=lambda: self.now + 2**33)
+        self.path = make_maildir(self.mktemp())
+        for number in range(3):
+            deliver(self.path, f"cur/{number + 1}.a:2,", b"%d" % number)
+        let_rest(self.path)
+        kept = self.session()[1]
+        while self.session()[1].listing is not kept.listing:
+            self.now += SETTLED + 1
+            kept = self.session()[1]
+
+    def session(self) -> tuple[InThreads, Begun]:
+        mailbox = os.fsencode(self.path.absolute())
+        place = Place(os.path.dirname(mailbox), mailbox)
+        hands = InThreads(here, Work(place), self.listings, Mailbox(1, 1, mailbox))
+        return hands, self.successResultOf(hands.begin())
+
+    def test_they_have_one_listing_and_each_its_own_way_with_it(self) -> None:
+        (one, begun), (two, same) = self.session(), self.session()
+        self.assertIs(begun.listing, same.listing)
+        self.assertEqual(b"1", self.successResultOf(one.fetch(1))[0].first)
+        self.assertEqual(0, self.successResultOf(one.finish(frozenset({1}))).not_removed.files)
+        self.failureResultOf(two.fetch(1), FileNotFoundError)
+        self.assertEqual(b"2", self.successResultOf(two.fetch(2))[0].first)
+        self.assertEqual(0, self.successResultOf(two.finish(frozenset({2}))).not_removed.files)
+        self.assertEqual({"cur/1.a:2,": b"0"}, files_of(self.path))
+
+    def test_what_one_of_them_changed_the_next_one_sees(self) -> None:
+        hands, _ = self.session()
+        self.successResultOf(hands.finish(frozenset({0})))
+        self.assertEqual((b"cur/2.a:2,", b"cur/3.a:2,"), self.session()[1].listing.files)
+
+    def test_what_others_changed_is_seen_and_found(self) -> None:
+        hands, _ = self.session()
+        (self.path / "cur/1.a:2,").rename(self.path / "cur/1.a:2,S")
+        self.assertEqual(b"0", self.successResultOf(hands.fetch(0))[0].first)
+        self.assertIn(b"cur/1.a:2,S", self.session()[1].listing.files)
 
 
 class InTurnTests(SynchronousTestCase):

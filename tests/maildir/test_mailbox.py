@@ -31,6 +31,7 @@ from tests.maildir.support import (
     deliver,
     descriptors_below,
     files_of,
+    have_disks_read,
     here,
     in_threads,
     make_maildir,
@@ -155,6 +156,19 @@ class ListingTests(MailboxTestCase):
         mailbox.listMessages().clear()
         self.assertEqual([1, 0, 5], mailbox.listMessages())
 
+    def test_the_facts_of_several_can_be_had_at_once(self) -> None:
+        deliver(self.path, "new/4.d d")
+        mailbox = self.mailbox()
+        mailbox.deleteMessage(0)
+        for start, stop in ((0, 4), (1, 3), (2, 9), (4, 5)):
+            indexes = range(4)[start:stop]
+            unique_ids = [mailbox.getUidl(index) for index in indexes]
+            self.assertEqual(unique_ids, list(mailbox.uniqueIds(start, stop)))
+            self.assertEqual([1, 0, 5, 2][start:stop], list(mailbox.sizes(start, stop)))
+
+    def test_a_listing_that_is_nobody_elses_shares_nothing(self) -> None:
+        self.assertIsNone(self.mailbox().shared(lambda _: 1))
+
     def test_a_bad_index_is_a_value_error(self) -> None:
         mailbox = self.mailbox()
         for index in (-1, 3, 10**30):
@@ -230,6 +244,7 @@ class GetMessageTests(MailboxTestCase):
         self.assertEqual(self.before, open_descriptors())
 
     def test_a_message_still_being_read_is_closed_when_it_was(self) -> None:
+        have_disks_read(self)
         mailbox, thread = self.held(b"x" * (3 * CHUNK))
         getting = mailbox.getMessage(0)
         thread.run()

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.testing import StringTransport
 from twisted.protocols.basic import FileSender
+from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from qmailldap.interfaces import IStoredMessage
+from qmailldap.maildir import message as message_module
 from qmailldap.maildir.message import StoredMessage
 from qmailldap.maildir.reading import CHUNK, MessageChanged, open_message
 from qmailldap.threads import Busy, Offload
-from tests.maildir.support import HeldBack, deliver, here, open_descriptors
+from tests.maildir.support import (
+    HeldBack,
+    deliver,
+    have_disks_read,
+    here,
+    open_descriptors,
+)
 from tests.maildir.test_storage import MaildirTestCase
 
 
@@ -101,6 +110,75 @@ class ReadTests(MessageTestCase):
         self.assertEqual(b"x" * (2 * CHUNK), b"".join(self.chunks(message)))
 
 
+class FromDiskTests(ReadTests):
+    """The same where nothing is in memory, or the file system cannot tell."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        have_disks_read(self)
+
+
+class AtHandTests(MessageTestCase):
+    """What is in memory is read without a thread."""
+
+    def at_hand(self, *counts: int) -> None:
+        """So many octets are, at each look."""
+        left = list(counts)
+
+        def read(file: io.FileIO, most: int) -> bytes | None:
+            return file.read(left.pop(0)) if left else None
+
+        self.patch(message_module, "read_at_hand", read)
+
+    def test_all_of_it_but_the_last_chunk(self) -> None:
+        self.at_hand(CHUNK, 100)
+        thread = HeldBack()
+        content = os.urandom(3 * CHUNK + 100)
+        message = self.message(content, thread)
+        chunks = [self.chunk(message) for _ in range(3)]
+        self.assertEqual([CHUNK, CHUNK, 100], [len(chunk) for chunk in chunks])
+        self.assertEqual([], thread.waiting)
+        reading = message.readChunk()
+        assert isinstance(reading, Deferred)
+        thread.run()
+        chunks.append(self.successResultOf(reading))
+        self.assertEqual(content, b"".join(chunks))
+
+    def test_what_is_not_is_read_by_a_thread_and_then_it_is_asked_for_again(self) -> None:
+        content = os.urandom(5 * CHUNK)
+        message = self.message(content)
+        asked: list[int] = []
+
+        def read(file: io.FileIO, most: int) -> bytes | None:
+            asked.append(most)
+            return file.read(most) if len(asked) % 2 else None
+
+        self.patch(message_module, "read_at_hand", read)
+        self.assertEqual(content, b"".join(self.chunks(message)))
+        self.assertEqual([CHUNK] * 3, asked)
+
+    def test_a_file_that_was_written_to_is_an_error_all_the_same(self) -> None:
+        for offset, size in ((0, None), (0, 2 * CHUNK), (5 * CHUNK, 5 * CHUNK + 1)):
+            message = self.message(b"x" * (5 * CHUNK))
+            self.chunk(message)
+            self.at_hand(CHUNK, CHUNK, CHUNK)
+            if size is None:
+                os.utime(self.file, (offset, offset))
+            else:
+                os.truncate(self.file, size)
+            with self.assertRaises(MessageChanged):
+                self.chunks_or_failure(message)
+            self.assertFalse(message.holds_file)
+
+    def chunks_or_failure(self, message: StoredMessage) -> None:
+        while chunk := message.readChunk():
+            if isinstance(chunk, Deferred):
+                failed: list[Failure] = []
+                chunk.addErrback(failed.append)
+                for failure in failed:
+                    failure.raiseException()
+
+
 class ChangeTests(MessageTestCase):
     def test_a_file_that_shrinks_is_an_error(self) -> None:
         message = self.message(b"x" * (3 * CHUNK))
@@ -166,6 +244,7 @@ class CloseTests(MessageTestCase):
         self.assertRaises(ValueError, message.read, 1)
 
     def test_closing_waits_for_a_read_under_way(self) -> None:
+        have_disks_read(self)
         thread = HeldBack()
         before = open_descriptors()
         message = self.message(b"x" * (3 * CHUNK), thread)
@@ -180,6 +259,7 @@ class CloseTests(MessageTestCase):
         self.assertEqual(before, open_descriptors())
 
     def test_a_read_that_nobody_waits_for_is_still_waited_for(self) -> None:
+        have_disks_read(self)
         thread = HeldBack()
         before = open_descriptors()
         message = self.message(b"x" * (3 * CHUNK), thread)
@@ -195,6 +275,7 @@ class CloseTests(MessageTestCase):
         self.assertEqual(before, open_descriptors())
 
     def test_only_one_read_at_a_time(self) -> None:
+        have_disks_read(self)
         thread = HeldBack()
         message = self.message(b"x" * (3 * CHUNK), thread)
         self.chunk(message)

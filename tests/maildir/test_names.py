@@ -13,6 +13,7 @@ from qmailldap.maildir.names import (
     size_in_name,
     stored_size,
     unique_id,
+    unique_ids,
     unique_name,
 )
 
@@ -90,6 +91,13 @@ class SizeInNameTests(SynchronousTestCase):
         for text in (name, b"mx,S=" + name, b"mx,W=" + name):
             size = size_in_name(text)
             self.assertTrue(size is None or 0 <= size < 2**63)
+
+
+class UniqueIdsTests(SynchronousTestCase):
+    @given(st.lists(file_names | st.sampled_from([b"", b"1.mx", b"1.m x"]), max_size=6))
+    def test_all_at_once_comes_to_the_same_as_one_by_one(self, names: list[bytes]) -> None:
+        uniques = [unique_name(name) for name in names]
+        self.assertEqual([unique_id(each) for each in uniques], unique_ids(uniques))
 
 
 class StoredSizeTests(SynchronousTestCase):

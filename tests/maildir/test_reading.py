@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+from pathlib import Path
 from typing import Any, NoReturn
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.maildir import reading
 from qmailldap.maildir.reading import (
@@ -14,6 +18,7 @@ from qmailldap.maildir.reading import (
     OpenMessage,
     open_message,
     open_messages,
+    read_at_hand,
 )
 from qmailldap.maildir.storage import MailboxMissing
 from tests.maildir.support import deliver, open_descriptors
@@ -157,3 +162,38 @@ class OpenMessagesTests(MaildirTestCase):
             self.assertEqual(before + len(large), open_descriptors())
             for file in large:
                 file.close()
+
+
+class ReadAtHandTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        path = Path(self.mktemp())
+        path.write_bytes(b"0123456789")
+        self.file = io.FileIO(path)
+        self.addCleanup(self.file.close)
+        self.file.read(3)
+
+    def test_it_is_what_comes_next_or_nothing(self) -> None:
+        # Where the file system cannot tell, a file is never at hand.
+        chunk = read_at_hand(self.file, 4)
+        self.assertIn(chunk, (b"3456", None))
+        self.assertEqual(b"3456789"[len(chunk or b"") :], self.file.read())
+
+    def test_the_end_is_not_told(self) -> None:
+        self.file.read()
+        self.assertIsNone(read_at_hand(self.file, 4))
+
+    def test_whatever_cannot_be_told_is_left_to_a_thread(self) -> None:
+        for number in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO, errno.ENOSYS):
+
+            def refuse(*arguments: object, number: int = number) -> NoReturn:
+                raise OSError(number, os.strerror(number))
+
+            patched = self.patch(os, "preadv", refuse)
+            self.assertIsNone(read_at_hand(self.file, 4))
+            patched.restore()
+        self.assertEqual(b"3456789", self.file.read())
+
+    def test_on_systems_that_do_not_know_it_nothing_is_tried(self) -> None:
+        self.patch(reading, "_WITHOUT_WAITING", 0)
+        self.patch(os, "preadv", lambda *arguments: self.fail("preadv"))
+        self.assertIsNone(read_at_hand(self.file, 4))

@@ -13,9 +13,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.maildir.creation import MailboxNotCreated
 from qmailldap.maildir.storage import MailboxCorrupted, MailboxMissing, Maildir
-from qmailldap.maildir.work import Begun, Place, Work
+from qmailldap.maildir.work import Begun, Place, Unchanged, Work
 from qmailldap.quota import Quota
-from tests.maildir.support import deliver, files_of, make_maildir, open_descriptors
+from tests.maildir.support import (
+    deliver,
+    files_of,
+    let_rest,
+    make_maildir,
+    open_descriptors,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 NOW = 1_700_000_000.0
@@ -188,6 +194,91 @@ class BeginTests(WorkTestCase):
         self.assertFalse(self.work().begin().quota_is_current)
         (self.path / "maildirsize").write_text(f"{QUOTA}\n0 0\n")
         self.assertTrue(self.work().begin().quota_is_current)
+
+
+class BeginAgainTests(WorkTestCase):
+    """A session in a mailbox whose listing is known."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.have("new/1.a", "cur/2.b:2,")
+        let_rest(self.path)
+        self.begun = self.work().begin()
+        assert self.begun.snapshot is not None
+        self.token = self.begun.snapshot.token
+
+    def again(self) -> Begun | Unchanged:
+        return self.work().begin_again(self.token)
+
+    def listed(self) -> tuple[bytes, ...]:
+        """What was read anew."""
+        again = self.again()
+        assert isinstance(again, Begun)
+        return again.listing.files
+
+    def test_where_nothing_changed_nothing_is_read(self) -> None:
+        self.patch(os, "scandir", lambda *arguments: self.fail("scandir"))
+        self.assertEqual(Unchanged(os.fsencode(self.path), True), self.again())
+
+    def test_whatever_changes_is_seen(self) -> None:
+        deliver(self.path, "new/3.c")
+        self.assertEqual((b"new/1.a", b"cur/2.b:2,", b"new/3.c"), self.listed())
+        (self.path / "cur/2.b:2,").rename(self.path / "cur/2.b:2,S")
+        self.assertEqual((b"new/1.a", b"cur/2.b:2,S", b"new/3.c"), self.listed())
+        (self.path / "new/1.a").unlink()
+        self.assertEqual((b"cur/2.b:2,S", b"new/3.c"), self.listed())
+
+    def test_other_directories_of_the_same_content_are_a_change(self) -> None:
+        (self.path / "cur").rename(self.home / "old")
+        (self.path / "cur").mkdir()
+        (self.home / "old/2.b:2,").rename(self.path / "cur/2.b:2,")
+        self.assertEqual(self.begun.listing.files, self.listed())
+
+    def test_what_is_missing_is_made(self) -> None:
+        for folder in ("tmp", "cur", "new"):
+            for file in (self.path / folder).iterdir():
+                file.unlink()
+            (self.path / folder).rmdir()
+            again = self.again()
+            assert isinstance(again, Begun)
+            self.assertTrue(again.was_made)
+            self.assertTrue((self.path / folder).is_dir())
+
+    def test_a_symbolic_link_in_place_of_a_folder_is_not_followed(self) -> None:
+        for folder in ("tmp", "new", "cur"):
+            (self.path / folder).rename(self.home / "elsewhere")
+            (self.path / folder).symlink_to(self.home / "elsewhere")
+            self.assertRaises(MailboxCorrupted, self.again)
+            (self.path / folder).unlink()
+            (self.home / "elsewhere").rename(self.path / folder)
+
+    def test_a_mailbox_that_is_gone_is_missing(self) -> None:
+        self.path.rename(self.home / "gone")
+        self.place = self.place._replace(home=os.fsencode(self.home / "none"))
+        self.assertRaises(MailboxMissing, self.again)
+
+    def test_the_quota_file_is_looked_at_all_the_same(self) -> None:
+        self.place = self.place._replace(quota=QUOTA)
+        self.assertEqual(Unchanged(os.fsencode(self.path), False), self.again())
+        (self.path / "maildirsize").write_text(f"{QUOTA}\n0 0\n")
+        self.assertEqual(Unchanged(os.fsencode(self.path), True), self.again())
+
+    def test_so_is_dot_qmail(self) -> None:
+        self.place = self.place._replace(asks_dot_qmail=True)
+        self.assertIsInstance(self.again(), Unchanged)
+        (self.home / ".qmail").write_text("./other/\n")
+        make_maildir(self.home / "other")
+        self.assertEqual((), self.listed())
+
+    def test_it_goes_on_with_the_listing_that_was_known(self) -> None:
+        work = self.work()
+        unchanged = work.begin_again(self.token)
+        assert isinstance(unchanged, Unchanged)
+        work.resume(unchanged.with_listing(self.begun.listing))
+        self.assertEqual(b"cur/2.b:2,", work.fetch(1)[0].first)
+        self.assertEqual(0, work.finish({0}).not_removed.files)
+        self.assertEqual({"cur/2.b:2,"}, set(files_of(self.path)))
+        self.assertEqual((b"cur/2.b:2,",), self.listed())
 
 
 class DotQmailTests(WorkTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from array import array
 from collections.abc import Callable
 from functools import partial
@@ -14,8 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.maildir.creation import MailboxNotCreated
 from qmailldap.maildir.reading import MessageChanged
+from qmailldap.maildir.scanning import Snapshot
 from qmailldap.maildir.storage import Failures, Listing, MailboxCorrupted, MailboxMissing
-from qmailldap.maildir.work import Begun, Finished, Place
+from qmailldap.maildir.work import Begun, Finished, Place, Unchanged
 from qmailldap.privsep import encoding
 from qmailldap.privsep.encoding import Opened
 from qmailldap.privsep.wire import FrameError
@@ -35,6 +37,8 @@ parts = st.binary(min_size=1, max_size=12).filter(
 )
 file_names = st.tuples(st.sampled_from([b"new/", b"cur/"]), parts).map(b"".join)
 failures = st.builds(Failures, numbers, texts)
+tokens = st.binary(min_size=1, max_size=20)
+times = st.integers(-(2**63), 2**63)
 
 places = st.builds(
     Place,
@@ -104,6 +108,18 @@ class RoundTripTests(SynchronousTestCase):
     @given(begun_ones())
     def test_what_a_session_finds_comes_back(self, value: Begun) -> None:
         self.assertEqual(encoding.read_begun(encoding.write_begun(value)), value)
+
+    @settings(deadline=None)
+    @given(begun_ones(), st.none() | st.builds(Snapshot, tokens, times))
+    def test_so_does_what_it_was_made_of(self, value: Begun, snapshot: Snapshot | None) -> None:
+        fields = [*encoding.write_begun(value), *encoding.write_snapshot(snapshot)]
+        expected = value._replace(snapshot=snapshot)
+        self.assertEqual(encoding.read_begun_anew(fields), expected)
+        self.assertEqual(encoding.read_begun_again(fields), expected)
+
+    @given(st.builds(Unchanged, paths, st.booleans()))
+    def test_that_nothing_changed_comes_back(self, value: Unchanged) -> None:
+        self.assertEqual(encoding.read_begun_again(encoding.write_unchanged(value)), value)
 
     def test_a_unique_name_may_be_empty(self) -> None:
         # Of the files ":2,S" and ":2,F".
@@ -181,6 +197,8 @@ class ReadTests(SynchronousTestCase):
         readers: list[Callable[[], object]] = [
             lambda: encoding.read_place(fields, None),
             lambda: encoding.read_begun(fields),
+            lambda: encoding.read_begun_anew(fields),
+            lambda: encoding.read_begun_again(fields),
             lambda: encoding.read_opened(fields, files),
             lambda: encoding.read_finished(fields),
             lambda: encoding.read_error(fields),
@@ -223,6 +241,20 @@ class ReadTests(SynchronousTestCase):
             fields = begun(files=name, sizes=b"\0" * 8 * count, inodes=b"\0" * 8 * count)
             self.assert_refused(encoding.read_begun, fields)
 
+    @settings(deadline=None, max_examples=300)
+    @given(
+        st.lists(st.sampled_from([b"new/", b"cur/", b"new", b"/", b".", b"\0", b"a", b"\0new/a"]))
+    )
+    def test_one_look_at_all_names_sees_what_one_at_each_would(self, pieces: list[bytes]) -> None:
+        files = b"".join(pieces)
+        names = files.split(b"\0") if files else []
+        octets = b"\0" * 8 * len(names)
+        fields = begun(files=files, sizes=octets, inodes=octets)
+        if all(re.fullmatch(rb"(new|cur)/[^/.][^/]*", name) for name in names):
+            self.assertEqual(encoding.read_begun(fields).listing.files, tuple(names))
+        else:
+            self.assert_refused(encoding.read_begun, fields)
+
     def test_nor_the_folders_themselves_nor_what_no_scan_lists(self) -> None:
         for name in (b"new/..", b"cur/.", b"new/.hidden"):
             fields = begun(files=name, sizes=b"\0" * 8, inodes=b"\0" * 8)
@@ -238,6 +270,15 @@ class ReadTests(SynchronousTestCase):
         for value in (-1, -(2**63)):
             octets = array("q", [value, 1]).tobytes()
             self.assert_refused(encoding.read_begun, begun(sizes=octets))
+
+    def test_a_token_is_short(self) -> None:
+        fields = [*begun(), b"x" * 401, b"5"]
+        self.assert_refused(encoding.read_begun_anew, fields)
+        self.assert_refused(encoding.read_begun_again, fields)
+
+    def test_a_mailbox_that_did_not_change_has_a_path(self) -> None:
+        for fields in ([b"joe", b"1"], [b"/joe\0", b"1"], [b"/joe", b"x"], [b"/joe"], []):
+            self.assert_refused(encoding.read_begun_again, fields)
 
     def test_a_list_of_names_that_was_cut_is_refused(self) -> None:
         self.assert_refused(encoding.read_begun, begun(ambiguous=b"a\0b"))

@@ -16,11 +16,17 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.maildir.reading import CHUNK
 from qmailldap.maildir.storage import MailboxMissing
-from qmailldap.maildir.work import Begun, Finished, Work
+from qmailldap.maildir.work import Begun, Finished, Unchanged, Work
 from qmailldap.privsep import encoding, keeper, wire
 from qmailldap.privsep.encoding import Opened
 from qmailldap.privsep.keeper import MOST_THREADS
-from tests.maildir.support import deliver, files_of, make_maildir, open_descriptors
+from tests.maildir.support import (
+    deliver,
+    files_of,
+    let_rest,
+    make_maildir,
+    open_descriptors,
+)
 from tests.privsep.support import Served, place_of, until
 
 LARGE = bytes(range(256)) * (CHUNK // 256) + b"the rest"
@@ -151,6 +157,54 @@ class SessionTests(KeeperTestCase):
         self.assertEqual(self.served.asked(b"fetch", b"7", b"0"), [b"no-memory"])
         patched.restore()
         self.assertEqual(len(self.fetch(0)), 1)
+
+
+class KnownListingTests(KeeperTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for number in range(3):
+            deliver(self.maildir, f"cur/{number + 1}.a:2,", b"%d" % number)
+        let_rest(self.maildir)
+
+    def begin_knowing(self, token: bytes) -> Begun | Unchanged:
+        ok, files, *fields = self.served.asked(b"begin", b"7", *self.place, token)
+        self.assertEqual((ok, files), (b"ok", b"0"))
+        return encoding.read_begun_again(fields)
+
+    def known(self) -> Begun:
+        begun = self.begin_knowing(b"")
+        assert isinstance(begun, Begun)
+        return begun
+
+    def test_what_a_listing_was_made_of_is_told_to_those_who_want_to_know(self) -> None:
+        self.assertIsNone(self.begin().snapshot)
+        begun = self.known()
+        self.assertEqual(begun._replace(snapshot=None), self.begin())
+        assert begun.snapshot is not None
+        unchanged = Unchanged(begun.path, begun.quota_is_current)
+        self.assertEqual(self.begin_knowing(begun.snapshot.token), unchanged)
+
+    def test_it_is_told_anew_where_something_changed(self) -> None:
+        snapshot = self.known().snapshot
+        assert snapshot is not None
+        deliver(self.maildir, "new/4.a")
+        begun = self.begin_knowing(snapshot.token)
+        assert isinstance(begun, Begun) and begun.snapshot is not None
+        self.assertEqual(len(begun.listing.files), 4)
+        self.assertNotEqual(begun.snapshot.token, snapshot.token)
+
+    def test_of_a_session_with_nothing_new_the_keeper_knows_nothing(self) -> None:
+        begun = self.known()
+        assert begun.snapshot is not None
+        self.served.close()
+        self.served = self.serve()
+        self.begin_knowing(begun.snapshot.token)
+        self.assertEqual(self.served.asked(b"fetch", b"7", b"0"), [b"fault"])
+        self.complaints.clear()
+        state = [*self.place, *encoding.write_begun(begun)]
+        self.assertEqual(self.fetch(1, *state)[0].first, b"1")
+        self.finish({0})
+        self.assertEqual(sorted(files_of(self.maildir).values()), [b"1", b"2"])
 
 
 class ResumeTests(KeeperTestCase):

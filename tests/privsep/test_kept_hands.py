@@ -9,9 +9,11 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from qmailldap.maildir.listings import ListingCache
 from qmailldap.maildir.reading import OpenMessage
+from qmailldap.maildir.scanning import SETTLED, Snapshot
 from qmailldap.maildir.storage import Failures, Listing
-from qmailldap.maildir.work import Begun, Finished, Place
+from qmailldap.maildir.work import Begun, Finished, Place, Unchanged
 from qmailldap.privsep import encoding
 from qmailldap.privsep.channel import KeeperLost
 from qmailldap.privsep.encoding import Opened
@@ -168,6 +170,62 @@ class KeptHandsTests(SynchronousTestCase):
         self.keeper.answer(outcome=b"fault")
         self.failureResultOf(fetched, KeeperLost)
         self.assert_forgotten(self.keeper)
+
+    def test_a_listing_that_is_known_is_not_told_again(self) -> None:
+        self.begin_known()
+        token = [b"begin", b"1", *encoding.write_place(PLACE), b"t"]
+        self.assertEqual(self.keeper.heard()[-1], token)
+        self.hands.close()
+        self.assert_nothing_told()
+
+    def test_the_keeper_is_told_it_when_there_is_more_to_do(self) -> None:
+        self.begin_known()
+        self.fetch()
+        self.fetch()
+        self.assertEqual(
+            self.keeper.heard()[-2:], [[b"fetch", b"1", b"0", *STATE], [b"fetch", b"1", b"0"]]
+        )
+        self.hands.close()
+        self.assert_forgotten(self.keeper)
+
+    def test_also_where_the_end_is_all_there_is_to_do(self) -> None:
+        self.begin_known()
+        finished = self.hands.finish(frozenset())
+        self.keeper.answer(*encoding.write_finished(FINISHED))
+        self.assertEqual(self.successResultOf(finished), FINISHED)
+        self.assertEqual(self.keeper.heard()[-1], [b"finish", b"1", b"", *STATE])
+
+    def test_what_is_told_about_a_mailbox_that_changed_is_for_the_next_session(self) -> None:
+        listings = ListingCache()
+        for _ in range(2):
+            began = self.keepers.hands(ANN, PLACE, listings).begin()
+            fields = [*encoding.write_begun(BEGUN), *encoding.write_snapshot(Snapshot(b"t", 5))]
+            self.keeper.answer(*fields)
+            self.assertEqual(self.successResultOf(began).listing, LISTING)
+        self.assertEqual([fields[-1] for fields in self.keeper.heard()], [b"", b""])
+        self.assertEqual(listings.mailboxes, 1)
+
+    def test_nothing_is_unchanged_that_is_not_known(self) -> None:
+        began = self.keepers.hands(ANN, PLACE, ListingCache()).begin()
+        self.keeper.answer(*encoding.write_unchanged(Unchanged(b"/home/ann/Maildir", True)))
+        self.failureResultOf(began, KeeperLost)
+        self.assertEqual(self.starter.killed, [1])
+
+    def begin_known(self) -> None:
+        """Begin a session whose keeper says that nothing has changed since the one before."""
+        listings = ListingCache(monotonic=self.clock.seconds, time=self.clock.seconds)
+        for _ in range(2):
+            self.clock.advance(SETTLED + 1)
+            began = self.keepers.hands(ANN, PLACE, listings).begin()
+            fields = [*encoding.write_begun(BEGUN), *encoding.write_snapshot(Snapshot(b"t", 0))]
+            self.keeper.answer(*fields)
+            kept = self.successResultOf(began).listing
+        self.hands = KeptHands(self.keepers, ANN, PLACE, 1, listings)
+        began = self.hands.begin()
+        self.keeper.answer(*encoding.write_unchanged(Unchanged(BEGUN.path, True)))
+        begun = self.successResultOf(began)
+        self.assertEqual(begun, BEGUN)
+        self.assertIs(begun.listing, kept)
 
     def assert_nothing_told(self) -> None:
         self.assertNotIn([b"forget", b"1"], self.keeper.heard())
