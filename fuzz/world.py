@@ -42,6 +42,7 @@ from qmailldap.haproxy import ProxyFactory
 from qmailldap.owners import Owners
 from qmailldap.pop3 import Limits, POP3Factory
 from qmailldap.realm import MailRealm
+from qmailldap.tls.factory import TLSFactory
 from tests.directory import fake
 
 __all__ = ["World", "play"]
@@ -113,7 +114,7 @@ class World:
             admission=admission,
         )
         if options.tls:
-            factory = tls.TLSMemoryBIOFactory(certificates(), False, factory, self.reactor)
+            factory = TLSFactory(certificates(), factory, self.reactor)
         if options.haproxy:
             factory = ProxyFactory(factory, self.reactor, limits.proxy_time, admission=admission)
         self._factory = factory

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST_OCTETS",
+    "TICKET_KEYS_LAST",
     "BadCertificate",
     "Certificate",
     "CertificateFiles",
@@ -37,6 +38,12 @@ __all__ = [
 
 MOST_OCTETS = 1024 * 1024
 """Octets of the largest file: chains of certificates have some thousand."""
+
+TICKET_KEYS_LAST = datetime.timedelta(days=1)
+"""For how long sessions can be resumed by tickets of one key (RFC 5077 section 5.5).
+
+Who comes by the key can read what was recorded of TLS 1.2 meanwhile.
+"""
 
 _SHOWN_NAMES = 5
 
@@ -81,6 +88,8 @@ class Certificate:
     context: SSL.Context = attrs.field(repr=False)
     digest: bytes = attrs.field(repr=False)
     """of what the files held"""
+    since: datetime.datetime
+    """when the context was made, and with it the key of its tickets"""
 
     def __str__(self) -> str:
         """For a line in the log."""
@@ -132,19 +141,23 @@ class Certificates:
         """Show, from the next connection on, what these contents of `paths` are.
 
         Gives those of the certificates that have changed. Raises `BadCertificate` if any of them
-        is of no use, and then nothing has changed.
+        is of no use, and then nothing has changed. The context that connections begin with, and by
+        whose key sessions are resumed, is also made anew when it is older than `TICKET_KEYS_LAST`.
         """
         left = list(contents)
         if len(left) != len(self.paths):
             raise ValueError(f"{len(left)} contents of {len(self.paths)} files")
         before = {each.files: each for each in self._shown}
-        shown, changed = [], []
+        shown: list[Certificate] = []
+        changed: list[Certificate] = []
         for files in self._files:
             own, left = left[: len(files.paths)], left[len(files.paths) :]
             known = before.get(files)
             if known is None or known.digest != _digest(own):
                 known = self._load(files, own)
                 changed.append(known)
+            elif not shown and abs(self._now() - known.since) >= TICKET_KEYS_LAST:
+                known = self._load(files, own)
             shown.append(known)
         self._shown = tuple(shown)
         self._by_name = {}
@@ -159,10 +172,11 @@ class Certificates:
     def _load(self, files: CertificateFiles, contents: Sequence[bytes]) -> Certificate:
         try:
             chain = parse_chain(contents[0], contents[-1])
-            context = server_context(chain, self._said_hello)
+            # Where there is no choice, nobody needs to be asked.
+            context = server_context(chain, self._said_hello if len(self._files) > 1 else None)
         except BadCertificate as error:
             raise BadCertificate(f"{files}: {error}") from None
-        return Certificate(files, chain, context, _digest(contents))
+        return Certificate(files, chain, context, _digest(contents), self._now())
 
     def _said_hello(self, connection: SSL.Connection) -> None:
         """Called by OpenSSL: show the certificate that bears the name which is asked for."""

@@ -19,17 +19,24 @@ _ROUND_TRIPS = 2
 _LARGEST_FLIGHT = 1024 * 1024
 
 
-def server_context(chain: Chain, said_hello: Callable[[SSL.Connection], None]) -> SSL.Context:
+def server_context(
+    chain: Chain, said_hello: Callable[[SSL.Connection], None] | None
+) -> SSL.Context:
     """The context of connections on which a certificate is shown; TLS 1.2 is the oldest version.
 
-    ``said_hello`` is called when a client has said whom it means, if it does, and may give the
-    connection another context; it must raise nothing. Raises `BadCertificate`.
+    ``said_hello``, if any, is called when a client has said whom it means, if it does, and may give
+    the connection another context; it must raise nothing. Raises `BadCertificate`.
+
+    Each context has a key of its own, made at random, by which it knows its tickets again. Of a
+    connection that is given another context it is still the first one's that counts.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_options(_OPTIONS)
     # Connections are many, and wait for most of their time.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # Sessions are resumed by tickets that clients keep (RFC 5077, RFC 8446 section 4.6.1): nothing
+    # of a session stays here when its connection has gone.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(_SESSIONS_OF)
     host, *above = chain.certificates
@@ -42,8 +49,9 @@ def server_context(chain: Chain, said_hello: Callable[[SSL.Connection], None]) -
     except SSL.Error as error:
         # As a key that is too small, or a digest that is too weak, for OpenSSL's security level.
         raise BadCertificate(f"OpenSSL does not take it: {_said(error)}") from None
-    # Of every context: OpenSSL asks the one that a connection has by then, and may ask again.
-    context.set_tlsext_servername_callback(said_hello)
+    if said_hello is not None:
+        # Of every context: OpenSSL asks the one that a connection has by then, and may ask again.
+        context.set_tlsext_servername_callback(said_hello)
     context.set_cipher_list(_ciphers())
     try:
         _shake_hands(context)

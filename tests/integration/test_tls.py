@@ -218,6 +218,49 @@ class HandshakeTests(TLSTestCase):
         await self.in_log(r'(refused user="" peer=127\.0\.0\.1 .* reason=handshake-time [^$]*){2}')
 
 
+class ResumptionTests(TLSTestCase):
+    async def test_a_client_goes_on_with_its_session_whichever_way_it_comes(self) -> None:
+        self.user("joe", messages=[MESSAGES["plain"]])
+        await self.serve()
+
+        def secured(by_stls: bool, session: ssl.SSLSession | None) -> ssl.SSLSocket:
+            port = self.server.port if by_stls else self.pop3s
+            plain = socket.create_connection((HOST, port), LIMIT)
+            try:
+                if by_stls:
+                    received = plain.makefile("rb")
+                    received.readline()
+                    plain.sendall(b"STLS\r\n")
+                    self.assertEqual(received.readline().rstrip(), BEGIN)
+                return self.context.wrap_socket(plain, server_hostname=HOST, session=session)
+            except BaseException:
+                plain.close()
+                raise
+
+        def converse(version: ssl.TLSVersion) -> list[bool]:
+            self.context.minimum_version, self.context.maximum_version = (
+                ssl.TLSVersion.TLSv1_2,
+                version,
+            )
+            resumed = []
+            session = None
+            for by_stls in (False, True, True, False):
+                with secured(by_stls, session) as secure:
+                    commands = f"USER joe\r\nPASS {PASSWORD}\r\nRETR 1\r\nQUIT\r\n"
+                    secure.sendall(commands.encode())
+                    answers = secure.makefile("rb").read()
+                    self.assertIn(MESSAGES["plain"].splitlines()[-1], answers)
+                    resumed.append(bool(secure.session_reused))
+                    session = secure.session
+            return resumed
+
+        for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2):
+            self.assertEqual(await deferToThread(converse, version), [False, True, True, True])
+        for name in ("TLSv1.2", "TLSv1.3"):
+            logins = re.findall(rf"login user=joe .* tls={re.escape(name)}\n", self.server.log)
+            self.assertEqual(len(logins), 4)
+
+
 class RequiredTests(TLSTestCase):
     async def test_no_password_is_taken_without_tls_but_on_loopback(self) -> None:
         self.user("joe")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ __all__ = [
     "client",
     "identity",
     "key_of",
+    "patiently",
     "shake_hands",
     "shown_to",
 ]
@@ -134,6 +135,12 @@ def shake_hands(one: SSL.Connection, other: SSL.Connection) -> None:
                 each.do_handshake()
             with suppress(SSL.WantReadError):
                 peer.bio_write(each.bio_read(1024 * 1024))
+
+
+def patiently(step: Callable[[], Any]) -> None:
+    """Do it, unless it has to wait for the other side."""
+    with suppress(SSL.WantReadError):
+        step()
 
 
 def accepting(server: Certificates) -> SSL.Connection:

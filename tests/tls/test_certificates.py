@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from qmailldap.tls.certificates import MOST_OCTETS, BadCertificate, CertificateFiles, Certificates
-from tests.tls.support import DAY, NOW, Identity, accepting, client, identity, shake_hands, shown_to
+from tests.tls.support import (
+    DAY,
+    NOW,
+    Identity,
+    accepting,
+    client,
+    identity,
+    patiently,
+    shake_hands,
+    shown_to,
+)
 
 
 class CertificatesTestCase(SynchronousTestCase):
@@ -132,6 +140,11 @@ class ChoiceTests(CertificatesTestCase):
         for host in ("", "example.com", "a.b.example.com", "x.pop.example.org", "*", "org"):
             self.assert_shown(self.server, self.first, host)
 
+    def test_where_there_is_but_one_it_is_shown_to_all(self) -> None:
+        server = self.certificates(self.second)
+        for host in ("", "pop.example.net", "anything.example.com", "pop.example.org"):
+            self.assert_shown(server, self.second, host)
+
     def test_a_name_of_any_octets_is_a_strange_one(self) -> None:
         for octets in (b"\xff\xfe", b"." * 40, b"a" * 255, b"\x1b[2J", b"*.example.com "):
             connection = accepting(self.server)
@@ -171,9 +184,9 @@ class ChoiceTests(CertificatesTestCase):
         asking = client("special.example.com", newest=SSL.TLS1_2_VERSION)
         shake_hands(asking, connection)
         self.assertTrue(asking.renegotiate())
-        _patiently(asking.do_handshake)
+        patiently(asking.do_handshake)
         connection.bio_write(asking.bio_read(65536))
-        _patiently(lambda: connection.recv(1))
+        patiently(lambda: connection.recv(1))
         asking.bio_write(connection.bio_read(65536))
         with self.assertRaisesRegex(SSL.Error, "no renegotiation"):
             asking.do_handshake()
@@ -193,8 +206,8 @@ class ChoiceTests(CertificatesTestCase):
         protocol.makeConnection(transport)
         asking = client("pop.example.net")
         for _ in range(4):
-            _patiently(asking.do_handshake)
-            _patiently(lambda: protocol.dataReceived(asking.bio_read(65536)))
+            patiently(asking.do_handshake)
+            patiently(lambda: protocol.dataReceived(asking.bio_read(65536)))
             if transport.value():
                 asking.bio_write(transport.value())
                 transport.clear()
@@ -289,12 +302,6 @@ class WordsTests(CertificatesTestCase):
     def test_a_key_is_in_no_repr(self) -> None:
         server = self.certificates(identity("pop.example.org"))
         self.assertNotIn("rivate", repr(server.shown) + repr(server))
-
-
-def _patiently(step: Callable[[], Any]) -> None:
-    """Do it, unless it has to wait for the other side."""
-    with contextlib.suppress(SSL.WantReadError):
-        step()
 
 
 def _damaged(numbers: Any) -> bytes:
