@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import Service
-from twisted.application.strports import service as listener
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -19,14 +20,18 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IStreamServerEndpoint,
 )
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from qmailldap.haproxy import ProxyFactory
 from qmailldap.options import CannotStart, Options
 from qmailldap.pop3.admission import Admission
+from qmailldap.tls.factory import TLSFactory
 
-__all__ = ["Listener", "listeners", "plain_endpoints"]
+__all__ = ["Listener", "OpenEndpoint", "listeners", "plain_endpoints"]
+
+OpenEndpoint = Callable[[Any, str], IStreamServerEndpoint]
+"""What makes an endpoint of a reactor and a description, as `serverFromString`. Asked for each in
+the order in which they will be listened on."""
 
 _PROXY = "haproxy:"
 # What is not tcp is a socket of the host itself, or has TLS already.
@@ -39,7 +44,7 @@ class Listener:
 
     ``factory`` makes the sessions of those that speak for themselves, ``proxied`` of those who come
     through a proxy that tells of them within ``proxy_time`` seconds; until then ``admission``
-    counts them. ``listens_on`` is told each port once it is bound.
+    counts them. ``listens_on`` is told each port once it is bound. ``endpoint`` makes endpoints.
     """
 
     reactor: Any
@@ -49,6 +54,7 @@ class Listener:
     certificates: IOpenSSLServerConnectionCreator | None
     listens_on: Callable[[IAddress], None]
     admission: Admission
+    endpoint: OpenEndpoint = serverFromString
 
     def service(self, option: str, description: str) -> Service:
         """The service that listens on an endpoint; ``option`` is --listen or --pop3s.
@@ -64,16 +70,18 @@ class Listener:
                 raise CannotStart(f"{name}: speaks TLS already: use --listen {description}")
             if self.certificates is None:
                 raise CannotStart(f"{name}: there is neither a cert.pem nor a --certificate")
-            factory = TLSMemoryBIOFactory(self.certificates, False, factory, self.reactor)
+            factory = TLSFactory(self.certificates, factory, self.reactor)
         if behind_proxy:
             factory = ProxyFactory(factory, self.reactor, self.proxy_time, admission=self.admission)
         try:
-            service = listener(inner, factory, reactor=self.reactor)
+            endpoint = self.endpoint(self.reactor, inner)
         except Exception as error:
             # What an endpoint's parser raises depends on its kind: bad files, bad numbers, …
             hint = " (a colon within a value is written \\:)" if "::" in description else ""
             raise CannotStart(f"{name}: {str(error) or type(error).__name__}{hint}") from None
-        service.endpoint = _Listening(service.endpoint, self.listens_on)
+        service = StreamServerEndpointService(_Listening(endpoint, self.listens_on), factory)
+        # As twisted.application.strports has it: who starts it learns that it cannot listen.
+        service._raiseSynchronously = True
         service.setName(name)
         return service
 

@@ -10,10 +10,15 @@ import qmailldap
 from qmailldap.control import DEFAULT_CONTROL, default_control
 from qmailldap.privsep.pool import MOST_KEEPERS
 
-__all__ = ["DEFAULT_LISTEN", "NAME", "CannotStart", "Options"]
+__all__ = ["DEFAULT_LISTEN", "MOST_WORKERS", "NAME", "CannotStart", "Options"]
 
 NAME = "qmailldap-pop3"
 DEFAULT_LISTEN = "tcp:110"
+
+MOST_WORKERS = 64
+"""More than most hosts have cores; each is a whole process."""
+
+_LISTS = ("listen", "pop3s", "certificate")
 
 
 class CannotStart(SystemExit, Exception):
@@ -38,6 +43,41 @@ def _count(option: str, default: int, description: str) -> list[Any]:
     return [option, None, default, description, read]
 
 
+def _workers(text: str) -> int:
+    if not text.isdecimal() or int(text) > MOST_WORKERS:
+        raise ValueError(f"--workers is a number from 0 to {MOST_WORKERS}, not {text!r}")
+    return int(text)
+
+
+_PARAMETERS: list[list[Any]] = [
+    [
+        "control",
+        "c",
+        DEFAULT_CONTROL,
+        "The directory with the control files, unless QMAILLDAP_CONTROL names another",
+    ],
+    ["user", "u", None, "As whom to speak to the network: qmaild, else nobody, by default"],
+    ["group", "g", None, "The group of --user's process: the user's own by default"],
+    [
+        "guesses",
+        None,
+        None,
+        "A file for the scores of wrong passwords, shared by servers and by the next start",
+    ],
+    [
+        "workers",
+        "w",
+        1,
+        "Processes that serve, each with numbers of its own of what follows; 0: one a core",
+        _workers,
+    ],
+    _count("keepers", MOST_KEEPERS, "Owners whose mailboxes are worked on at a time, at most"),
+    _count("ldap-connections", 4, "Connections that searches share, for each server"),
+    _count("mail-threads", 10, "Threads that work on Maildirs"),
+    _count("hash-threads", 4, "Threads that compute password hashes"),
+]
+
+
 class Options(usage.Options):
     """What `qmailldap.service.makeService` is told."""
 
@@ -47,26 +87,7 @@ class Options(usage.Options):
         " the control directory, as by the qmail-ldap programs. Started as root, it gives up all"
         " rights but those of --user, and has each mailbox worked on by a process of its owner."
     )
-    optParameters = [
-        [
-            "control",
-            "c",
-            DEFAULT_CONTROL,
-            "The directory with the control files, unless QMAILLDAP_CONTROL names another",
-        ],
-        ["user", "u", None, "As whom to speak to the network: qmaild, else nobody, by default"],
-        ["group", "g", None, "The group of --user's process: the user's own by default"],
-        [
-            "guesses",
-            None,
-            None,
-            "A file for the scores of wrong passwords, shared by servers and by the next start",
-        ],
-        _count("keepers", MOST_KEEPERS, "Owners whose mailboxes are worked on at a time, at most"),
-        _count("ldap-connections", 4, "Connections that searches share, for each server"),
-        _count("mail-threads", 10, "Threads that work on Maildirs"),
-        _count("hash-threads", 4, "Threads that compute password hashes"),
-    ]
+    optParameters = _PARAMETERS
     compData = usage.Completions(
         optActions={
             "control": usage.CompleteDirs(),
@@ -82,9 +103,8 @@ class Options(usage.Options):
         # Twisted would show the line breaks and the indentation of the methods' texts.
         self.docs = {name: " ".join((text or "").split()) for name, text in self.docs.items()}
         self["control"] = default_control()
-        self["listen"] = []
-        self["pop3s"] = []
-        self["certificate"] = []
+        for name in _LISTS:
+            self[name] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """Server endpoint, as tcp:110:interface=192.0.2.1; may be repeated
@@ -107,6 +127,13 @@ class Options(usage.Options):
         """Show the version of qmailldap and exit"""
         print(f"qmailldap {qmailldap.__version__}")  # noqa: T201  # what the option is for
         raise SystemExit(0)
+
+    def arguments(self) -> list[str]:
+        """Arguments that say the same, for another process; whoever has set a value, and how."""
+        names = [str(row[0]) for row in _PARAMETERS]
+        values = [(name, self[name]) for name in names if self[name] is not None]
+        values += [(name, value) for name in _LISTS for value in self[name]]
+        return [f"--{name}={value}" for name, value in values]
 
     def postOptions(self) -> None:
         if not self["pop3s"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import socket
@@ -9,26 +10,31 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import attrs
 from twisted.application.service import IService, MultiService, Service
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
 
 from qmailldap.admission import (
     Admission,
+    BadCounts,
     BadScores,
     Connections,
     Guesses,
     ScoreTable,
     Sessions,
+    SharedCounts,
 )
 from qmailldap.checker import HashProof, LDAPChecker, Proof, RebindProof
 from qmailldap.cluster import Cluster
 from qmailldap.control import Control, ControlError, POP3Limits, read_control
 from qmailldap.directory import Directory
 from qmailldap.forward import ClusterTLS, Forwarder
-from qmailldap.listening import Listener, listeners, plain_endpoints
+from qmailldap.listening import Listener, OpenEndpoint, listeners, plain_endpoints
 from qmailldap.local_users import LocalUsers
 from qmailldap.loglevel import Kind, Log, complaint
+from qmailldap.maildir.listings import ListingCache
 from qmailldap.options import DEFAULT_LISTEN, NAME, CannotStart, Options
 from qmailldap.owners import Owners
 from qmailldap.passwords import load_libraries
@@ -39,6 +45,8 @@ from qmailldap.threads import Offload, Workers
 from qmailldap.tls.certificates import CertificateFiles, Certificates, read_certificate_file
 from qmailldap.tls.pem import BadCertificate
 from qmailldap.tls.watch import CertificateWatch, reading
+from qmailldap.workers.inheritance import Inheritance, WorkerOptions
+from qmailldap.workers.ports import InheritedPorts, SharedPorts
 
 __all__ = [
     "DEFAULT_LISTEN",
@@ -47,10 +55,14 @@ __all__ = [
     "Options",
     "POP3Service",
     "makeService",
+    "make_worker",
 ]
 
 _WAITING_FOR_A_THREAD = 10_000
 _NAME_THREADS = 20
+
+_GIVING_WAY = 10
+"""The niceness of threads that compute hashes: what others wait for comes first."""
 
 _FILES_BESIDE = 256
 """Open files besides connections: of the program, its log, the directory, keepers, messages."""
@@ -64,17 +76,8 @@ _PLENTY = 1000
 _log = Log(namespace="qmailldap.service")
 
 
-class POP3Service(MultiService):
-    """All the services of one server.
-
-    Raises `CannotStart` when an endpoint cannot be listened on. ``warnings`` are logged at the
-    start, beside those of the control files.
-    """
-
-    def __init__(self, control: Control, warnings: Sequence[str] = ()) -> None:
-        super().__init__()
-        self._warnings = [*(f"control {warning}" for warning in control.warnings), *warnings]
-        self._log = Log(namespace="qmailldap.service")
+class _Services(MultiService):
+    """Raises `CannotStart` when an endpoint cannot be listened on."""
 
     def privilegedStartService(self) -> None:
         Service.privilegedStartService(self)
@@ -84,6 +87,22 @@ class POP3Service(MultiService):
             except Exception as error:
                 # What an endpoint raises depends on its kind, and all of it is an option's fault.
                 raise CannotStart(f"{each.name}: {_shown(error)}") from None
+
+
+class POP3Service(_Services):
+    """All the services of one server.
+
+    ``warnings`` are logged at the start, beside those of the control files; ``listening`` are the
+    services that listen.
+    """
+
+    def __init__(
+        self, control: Control, listening: Sequence[Service], warnings: Sequence[str] = ()
+    ) -> None:
+        super().__init__()
+        self.listening = listening
+        self._warnings = [*(f"control {warning}" for warning in control.warnings), *warnings]
+        self._log = Log(namespace="qmailldap.service")
 
     def startService(self) -> None:
         _allow_many_connections()
@@ -240,6 +259,15 @@ def _local_users(
     return LocalUsers(ask, offload, control.defaultdelivery, reactor)
 
 
+@attrs.frozen(kw_only=True)
+class _Shared:
+    """What the workers of one server have in common. A server by itself has none of it."""
+
+    scores: ScoreTable | None = None
+    counts: SharedCounts | None = None
+    endpoint: OpenEndpoint = serverFromString
+
+
 def makeService(options: Options, reactor: Any = None) -> IService:
     """The server that the options ask for.
 
@@ -247,6 +275,65 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """
     if reactor is None:
         from twisted.internet import reactor  # twistd has chosen one by now
+    workers = options["workers"] or len(os.sched_getaffinity(0))
+    if workers == 1:
+        return _server(options, reactor, _Shared())
+    return _supervisor(options, reactor, workers)
+
+
+def _supervisor(options: Options, reactor: Any, workers: int) -> IService:
+    """What starts the workers, and binds their ports. Raises `CannotStart`."""
+    # Not before it is needed: Twisted's monitor chooses a reactor where none is chosen.
+    from qmailldap.workers.supervisor import Supervisor
+
+    try:
+        counts = SharedCounts.create(workers)
+    except OSError as error:
+        raise CannotStart(f"--workers {workers}: {error.strerror}") from None
+    scores, ports = _scores(options), SharedPorts()
+    shared = _Shared(scores=scores, counts=counts, endpoint=ports)
+    # Each worker will make the same server, or fail where this does.
+    rehearsed = _server(options, reactor, shared)
+    start = os.getcwd()
+
+    def inheritance(number: int, relayed: bool) -> Inheritance:
+        return Inheritance(
+            number=number,
+            scores=scores.fileno(),
+            counts=counts.fileno(),
+            ports=ports.descriptors(),
+            relayed=relayed,
+            start=start,
+            reactor=type(reactor).__module__,
+        )
+
+    def rehearse() -> None:
+        _server(options, reactor, attrs.evolve(shared, endpoint=serverFromString))
+
+    server = _Services()
+    supervisor = Supervisor(reactor, workers, options.arguments(), inheritance, counts, rehearse)
+    _Hangup(reactor, supervisor.hang_up).setServiceParent(server)
+    for each in rehearsed.listening:
+        each.disownServiceParent()
+        each.setServiceParent(server)
+    supervisor.setServiceParent(server)
+    return server
+
+
+def make_worker(options: WorkerOptions, reactor: Any) -> POP3Service:
+    """The server of a worker, with what it has inherited. Raises `CannotStart`."""
+    inherited = options.inheritance()
+    try:
+        scores = ScoreTable(inherited.scores)
+        counts = SharedCounts.join(inherited.counts, inherited.number - 1)
+    except (BadScores, BadCounts) as error:
+        raise CannotStart(f"what worker {inherited.number} was given {error}") from None
+    ports = InheritedPorts(inherited.ports)
+    return _server(options, reactor, _Shared(scores=scores, counts=counts, endpoint=ports))
+
+
+def _server(options: Options, reactor: Any, shared: _Shared) -> POP3Service:
+    """Raises `CannotStart`."""
     try:
         control = read_control(options["control"])
         directory = Directory(reactor, control, connections=options["ldap-connections"])
@@ -257,7 +344,9 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         raise CannotStart(str(error)) from None
     load_libraries()
     mail_threads = Workers(reactor, "mail", options["mail-threads"], _WAITING_FOR_A_THREAD)
-    hash_threads = Workers(reactor, "hash", options["hash-threads"], _WAITING_FOR_A_THREAD)
+    hash_threads = Workers(
+        reactor, "hash", options["hash-threads"], _WAITING_FOR_A_THREAD, nice=_GIVING_WAY
+    )
     # Nothing is lost when a lookup is broken off, or the reading of a certificate.
     name_threads = Workers(reactor, "names", _NAME_THREADS, _WAITING_FOR_A_THREAD, stop_limit=1)
     separation = separation_from_root(
@@ -280,15 +369,15 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         cleartext=control.ldapcleartext > 0,
     )
     keepers = None if separation is None else separation.keepers
-    owners = Owners(mail_threads, keepers, control.dirmaker)
+    owners = Owners(mail_threads, keepers, control.dirmaker, listings=ListingCache())
     forwarder = Forwarder(reactor, cluster, forwarder_tls, name_threads)
     limits = control.pop3limits
-    sessions = Sessions(limits.sessions, cluster.trusts)
+    sessions = Sessions(limits.sessions, cluster.trusts, shared.counts)
     realm = MailRealm(owners, forwarder, mail_threads, reactor, sessions)
     portal, hostname = Portal(realm, [checker]), control.me or socket.gethostname()
     most, warning = _most_connections(limits.connections)
-    connections = Connections(most, limits.connections_per_address)
-    guesses = Guesses(reactor, _scores(options), limits)
+    connections = Connections(most, limits.connections_per_address, shared.counts)
+    guesses = Guesses(reactor, shared.scores or _scores(options), limits)
 
     def factory(trusts: Callable[[str], bool]) -> POP3Factory:
         return POP3Factory(
@@ -313,9 +402,11 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         certificates=certificates,
         listens_on=cluster.listens_on,
         admission=proxied.settings.admission,
+        endpoint=shared.endpoint,
     )
+    listening = listeners(options, listener)
 
-    server = POP3Service(control, [warning] if warning else [])
+    server = POP3Service(control, listening, [warning] if warning else [])
     # Stopped in the opposite order: nobody new is let in, then nothing more is begun. Started in
     # this one: rights are given up first.
     if separation is not None:
@@ -331,7 +422,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         reload = watch.reload
         _Running(watch.start, watch.stop).setServiceParent(server)
     _Hangup(reactor, reload).setServiceParent(server)
-    for each in listeners(options, listener):
+    for each in listening:
         each.setServiceParent(server)
     return server
 

@@ -64,7 +64,7 @@ class OptionsTests(SynchronousTestCase):
             parsed("stray")
 
 
-class ServiceTests(SynchronousTestCase):
+class ServiceTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         # A server that is started but not stopped here leaves its own.
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
@@ -80,6 +80,8 @@ class ServiceTests(SynchronousTestCase):
         self.reactor.callFromThread = lambda *_: None
         return makeService(parsed("--control", str(self.control), *arguments), self.reactor)
 
+
+class ServiceTests(ServiceTestCase):
     def test_every_listen_endpoint_is_listened_on(self) -> None:
         service = self.make("--listen", "tcp:8110", "--listen", "tcp:8111:interface=127.0.0.1")
         self.assertIsInstance(service, POP3Service)
@@ -192,6 +194,44 @@ class ServiceTests(SynchronousTestCase):
         for line, file in zip(lines, ("ldappassword", "ldapuid"), strict=True):
             self.assertIn(file, line)
             self.assertNotIn("secret", line)
+
+
+class WorkersTests(ServiceTestCase):
+    def test_one_is_this_very_process(self) -> None:
+        self.assertIsInstance(self.make("--workers", "1"), POP3Service)
+        self.patch(os, "sched_getaffinity", lambda _: {3})
+        self.assertIsInstance(self.make("--workers", "0"), POP3Service)
+
+    def test_several_are_started_by_a_process_that_listens_for_them(self) -> None:
+        self.patch(os, "sched_getaffinity", lambda _: {0, 1, 2})
+        for count, workers in (("2", 2), ("0", 3)):
+            service = self.make("--workers", count, "--listen", "tcp:1", "--listen", "tcp:2")
+            self.assertNotIsInstance(service, POP3Service)
+            names = [each.name for each in service]
+            self.assertEqual(names[1:], ["--listen tcp:1", "--listen tcp:2", "--workers"])
+            (*_, supervisor) = service
+            self.assertEqual(len(supervisor._numbers), workers)
+
+    def test_a_fault_is_found_before_anything_is_started(self) -> None:
+        (self.control / "ldaptimeout").write_text("99999\n")
+        with self.assertRaises(CannotStart) as caught:
+            self.make("--workers", "2")
+        self.assertIn("ldaptimeout", str(caught.exception.code))
+        self.assertEqual(self.reactor.tcpServers, [])
+
+    def test_who_sees_a_port_open_may_send_sighup(self) -> None:
+        service = self.make("--workers", "2")
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        heeded: list[bool] = []
+        for each in list(service)[1:]:
+            self.patch(
+                each,
+                "privilegedStartService",
+                lambda: heeded.append(signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL),
+            )
+        service.privilegedStartService()
+        self.assertEqual(heeded, [True, True])
 
 
 class WaysToStartTests(SynchronousTestCase):

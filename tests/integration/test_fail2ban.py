@@ -91,6 +91,8 @@ class FilterTests(SiteTestCase):
         for before in ("Nov 23 03:05:01 mx1 twistd[12]: ", "@400000006743e0a50f8c2b14 "):
             shown = "".join(before + line for line in log.splitlines(keepends=True))
             self.assertEqual(await self.found(shown), guessers)
+        of_workers = re.sub("(?<=[^\n])$", " worker=2", log, flags=re.MULTILINE)
+        self.assertEqual(await self.found(of_workers), guessers)
 
     async def test_a_mode_finds_those_too_who_only_take_up_room(self) -> None:
         lines = {

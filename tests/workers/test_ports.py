@@ -1,0 +1,104 @@
+"""Ports that one process binds and others listen on, with real sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.threads import deferToThread
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import TestCase
+
+from qmailldap.workers.ports import InheritedPorts, SharedPorts
+
+from ..integration.certificates import write_certificate
+
+reactor: Any = _reactor
+_LIMIT = 10.0
+
+
+class Greeting(Protocol):
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(self.factory.words)
+        self.transport.loseConnection()
+
+
+def greeter(words: bytes) -> Any:
+    factory: Any = Factory.forProtocol(Greeting)
+    factory.words, factory.noisy = words, False
+    return factory
+
+
+class PortsTests(TestCase):
+    async def bound(self, *descriptions: str) -> SharedPorts:
+        """Ports as the supervisor has them."""
+        shared = SharedPorts()
+        for each in descriptions:
+            port = await shared(reactor, each).listen(greeter(b"supervisor"))
+            self.addCleanup(port.stopListening)
+        return shared
+
+    async def worker(self, shared: SharedPorts, description: str, words: bytes) -> Any:
+        inherited = InheritedPorts([os.dup(each) for each in shared.descriptors()])
+        port: Any = await inherited(reactor, description).listen(greeter(words))
+        self.addCleanup(lambda: port.stopListening() if port.connected else None)
+        return port
+
+    async def greeted(self, address: Any) -> bytes:
+        def read() -> bytes:
+            family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+            with socket.socket(family) as connection:
+                connection.settimeout(_LIMIT)
+                connection.connect(address)
+                return connection.recv(100)
+
+        return await deferToThread(read)
+
+    async def test_only_those_who_inherit_a_port_let_anybody_in(self) -> None:
+        shared = await self.bound("tcp:0:interface=127.0.0.1")
+        with socket.socket(fileno=os.dup(shared.descriptors()[0])) as bound:
+            address = bound.getsockname()
+        # The description may be any: what is inherited decides.
+        first = await self.worker(shared, "tcp:110", b"first")
+        self.assertEqual(first.getHost().port, address[1])
+        self.assertEqual(await self.greeted(address), b"first")
+        second = await self.worker(shared, "systemd:domain=INET:index=0", b"second")
+        await first.stopListening()
+        self.assertEqual(await self.greeted(address), b"second")
+        await second.stopListening()
+
+    async def test_the_file_of_a_socket_is_left_to_who_made_it(self) -> None:
+        path = os.path.abspath(self.mktemp())
+        description = f"unix:{path}:mode=600"
+        shared = await self.bound(description)
+        for words in (b"first", b"second"):
+            port = await self.worker(shared, description, words)
+            self.assertEqual(await self.greeted(path), words)
+            self.assertEqual(port.getHost().name, os.fsencode(path))
+            self.assertEqual(stat.S_IMODE(Path(path).stat().st_mode), 0o600)
+            await port.stopListening()
+            self.assertTrue(os.path.exists(path))
+
+    async def test_what_stands_around_a_port_is_made_as_usual(self) -> None:
+        certificate = Path(self.mktemp())
+        write_certificate(certificate)
+        shared = await self.bound("tcp:0:interface=127.0.0.1")
+        description = f"ssl:995:privateKey={certificate}:certKey={certificate}"
+        port = await self.worker(shared, description, b"words")
+        self.assertIsInstance(port.factory, TLSMemoryBIOFactory)
+
+    async def test_an_endpoint_too_many_is_an_error(self) -> None:
+        with self.assertRaises(ValueError):
+            InheritedPorts([])(reactor, "tcp:110")
+
+    async def test_an_endpoint_that_takes_its_time_is_not_for_workers(self) -> None:
+        shared = SharedPorts()
+        self.patch(shared, "_ports", [None])
+        with self.assertRaises(ValueError):
+            shared.descriptors()
