@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 import attrs
@@ -12,6 +13,9 @@ from qmailldap.control import POP3_PORT, Control, ServerAddress
 from qmailldap.ip import IPAddress, parse_ip
 
 __all__ = ["Cluster", "Member"]
+
+_ADDRESSES_KEPT = 1024
+"""Addresses of clients for which it is kept whether they are trusted: it is asked at every line."""
 
 _WILDCARDS = {4: ipaddress.IPv4Address("0.0.0.0"), 6: ipaddress.IPv6Address("::")}
 
@@ -46,6 +50,7 @@ class Cluster:
         self._routes = {route.pattern: route for route in control.pop3routes}
         self._longest_pattern = max((len(pattern) for pattern in self._routes), default=0)
         self._trusted = control.pop3trusted
+        self._trusts = functools.lru_cache(maxsize=_ADDRESSES_KEPT)(self._finds_trusted)
         self._listening: set[tuple[IPAddress, int]] = set()
 
     @property
@@ -79,6 +84,9 @@ class Cluster:
 
     def trusts(self, host: str) -> bool:
         """Whether what a peer at the address ``host`` says of its client is believed."""
+        return self._trusts(host)
+
+    def _finds_trusted(self, host: str) -> bool:
         address = parse_ip(host)
         return address is not None and any(address in network for network in self._trusted)
 

@@ -115,7 +115,10 @@ class Log(Logger):
 
         One of a ``level`` above info is of that level's kind, too, and shown for either.
         """
-        self.emit(level, format, kind=_LOGIN_KINDS[level], **kwargs)
+        kind = _LOGIN_KINDS[level]
+        if kind & mask():
+            # In one go: Twisted's formatter takes its time for each field, and this at each login.
+            super().emit(level, "{log_line}", log_line=format.format_map(kwargs), **kwargs)
 
 
 def on_standard_error(program: str) -> ILogObserver:

@@ -37,8 +37,7 @@ class PasswordValues:
     """The values of userPassword of a login's entries, read.
 
     There are ``count`` of them; ``readable`` are those that are well-formed among the first
-    `_MOST_VALUES`, ``malformed`` says what is wrong with one of the others. ``mismatches`` say of
-    each that is readable why no password matches it, empty where one may. ``clear`` are the
+    `_MOST_VALUES`, ``malformed`` says what is wrong with one of the others. ``clear`` are the
     passwords that are stored in clear text; none where the site has not asked for that.
     """
 
@@ -46,22 +45,23 @@ class PasswordValues:
     entries: int
     count: int
     readable: tuple[StoredPassword, ...]
-    mismatches: tuple[str, ...]
     malformed: MalformedHash | None
-    clear: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+    clear: tuple[bytes, ...] = attrs.field(repr=False)
+    _as_they_are: tuple[bytes, ...] = attrs.field(repr=False)
+    _cleartext: bool
 
     @classmethod
     def of(cls, entries: tuple[Entry, ...], *, cleartext: bool = False) -> PasswordValues:
         """``cleartext`` says that the site has asked for clear text."""
         values = [value for entry in entries for value in password_values(entry)]
-        readable, mismatches, malformed, clear = [], [], None, []
+        readable, as_they_are, malformed, clear = [], [], None, []
         for value in values[:_MOST_VALUES]:
             try:
                 readable.append(parse_password(value, cleartext=cleartext))
             except MalformedHash as error:
                 malformed = error
             else:
-                mismatches.append(why_no_match(value, cleartext=cleartext))
+                as_they_are.append(value)
             password = clear_text(value) if cleartext else None
             if password is not None:
                 clear.append(password)
@@ -70,9 +70,10 @@ class PasswordValues:
             len(entries),
             len(values),
             tuple(readable),
-            tuple(mismatches),
             malformed,
             tuple(clear),
+            tuple(as_they_are),
+            cleartext,
         )
 
     def refusal_of_right(self) -> LoginRefused | None:
@@ -101,6 +102,12 @@ class PasswordValues:
                 f"userPassword of {self.dn}, which no password matches: {self.why_no_match}",
             )
         return None
+
+    @property
+    def mismatches(self) -> tuple[str, ...]:
+        """Of each that is readable, why no password matches it; empty where one may."""
+        # Not found out beforehand: a right password need not be told.
+        return tuple(why_no_match(value, cleartext=self._cleartext) for value in self._as_they_are)
 
     @property
     def can_match(self) -> bool:

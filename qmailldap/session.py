@@ -29,11 +29,10 @@ def _new_id() -> str:
 class Session:
     """One connection: who is at its other end, and what has been done for them.
 
-    ``find_peer`` tells the client's address, and is asked when it is first needed: behind a proxy
-    it is not known before the client has spoken. ``id`` names the session in the logs of all
-    members that it passes through. Octets are those of messages as they are sent, without the lines
-    around them. ``method`` is how the client says who it is, and ``tls`` whether others could read
-    it; empty where that is not known.
+    ``find_peer`` tells the address at the other end, and is asked once. ``id`` names the session in
+    the logs of all members that it passes through. Octets are those of messages as they are sent,
+    without the lines around them. ``method`` is how the client says who it is, and ``tls`` whether
+    others could read it; empty where that is not known.
     """
 
     log: Log
@@ -49,6 +48,7 @@ class Session:
     _ttl: int = FIRST_TTL
     _introduction: Introduction | None = None
     _peer: str | None = None
+    _neighbour: str | None = None
 
     def __attrs_post_init__(self) -> None:
         self._own_id = self.id
@@ -56,7 +56,10 @@ class Session:
     @property
     def neighbour(self) -> str:
         """The address at the other end of the connection; UNIX sockets and the like have none."""
-        return str(getattr(self.find_peer(), "host", None) or "")
+        # Wanted ten times a session, and made up by the transport each time.
+        if self._neighbour is None:
+            self._neighbour = str(getattr(self.find_peer(), "host", None) or "")
+        return self._neighbour
 
     @property
     def peer(self) -> str:

@@ -193,6 +193,23 @@ class LogTests(SynchronousTestCase):
             file.getvalue(), r"^\S+ \[qmailldap.test#debug\] search filter=\(uid={x}\)\n$"
         )
 
+    def test_what_a_login_line_quotes_is_no_format(self) -> None:
+        file = io.StringIO()
+        log_at(self, LOGLEVEL=4)
+        log = Log(namespace="qmailldap.test", observer=textFileLogObserver(file))
+        log.login("login user={user} peer={peer}", user="{peer}{0}{log_time}", peer="{")
+        self.assertTrue(
+            file.getvalue().endswith(
+                "[qmailldap.test#info] login user={peer}{0}{log_time} peer={\n"
+            )
+        )
+
+    def test_a_login_line_has_its_fields_in_its_event(self) -> None:
+        self.is_shown(4, "login", "login user={user} messages={messages}", user="joe", messages=3)
+        (event,) = self.events
+        self.assertEqual((event["user"], event["messages"]), ("joe", 3))
+        self.assertEqual(event["log_line"], "login user=joe messages=3")
+
 
 class StandardErrorTests(SynchronousTestCase):
     def written(self, **variables: Any) -> bytes:

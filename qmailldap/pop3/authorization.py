@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 from OpenSSL import SSL
@@ -67,11 +67,7 @@ class Authorization(Conversation):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._encryption: Encryption
-        now, here = int(settings.clock.seconds()), settings.hostname.encode("ascii", "replace")
-        self._name = b"%d.%d@%b" % (os.getpid(), now, here)
-        # What CRAM-MD5 and APOP digest; one a connection, and never the same again.
-        unique = os.urandom(8).hex().encode("ascii")
-        self._challenge = b"<%d.%d.%b@%b>" % (os.getpid(), now, unique, here)
+        self._begun = int(settings.clock.seconds())
         self._handshake_limit: IDelayedCall | None = None
         self._exchange: Mechanism | None = None
         # A login that is being judged, or whose refusal is held back.
@@ -100,7 +96,19 @@ class Authorization(Conversation):
         may speak for others is told so, as by Dovecot.
         """
         first = b"[XCLIENT] " if self._trusts_neighbour() else b""
-        return first + (self._challenge if self._knows(b"APOP") else self._name)
+        if self._knows(b"APOP"):
+            return first + self._challenge
+        return first + b"%d.%d@%b" % (os.getpid(), self._begun, self._hostname)
+
+    @cached_property
+    def _challenge(self) -> bytes:
+        """What CRAM-MD5 and APOP digest; one a connection, and never the same again."""
+        unique = os.urandom(8).hex().encode("ascii")
+        return b"<%d.%d.%b@%b>" % (os.getpid(), self._begun, unique, self._hostname)
+
+    @property
+    def _hostname(self) -> bytes:
+        return self._settings.hostname.encode("ascii", "replace")
 
     def _trusts_neighbour(self) -> bool:
         return self._settings.trusts(self._session.neighbour)

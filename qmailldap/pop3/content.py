@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-__all__ = ["DotStuffer", "TopOfMessage", "in_chunks"]
+__all__ = ["DotStuffer", "TopOfMessage", "framed", "lines_at_once"]
+
+# In a usual message more than twice as fast as to ask whether these two octets are `in` it.
+_DOT_AT_LINE_START = re.compile(rb"\n\.")
+_USUAL_LINE = 64
+"""Octets of a line of UIDL, with a long name."""
 
 _HEADER_END = re.compile(rb"\n\r?\n")
 
@@ -32,7 +37,7 @@ class DotStuffer:
             return b""
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
-        if b"\n." in data:
+        if _DOT_AT_LINE_START.search(data) is not None:
             data = data.replace(b"\n.", b"\n..")
         if self._at_line_start and data.startswith(b"."):
             data = b"." + data
@@ -83,14 +88,16 @@ class TopOfMessage:
         return start
 
 
-def in_chunks(first: bytes, lines: Iterable[bytes], last: bytes, octets: int) -> Iterator[bytes]:
-    """A listing in pieces of about so many octets."""
-    held, size = [first], len(first)
-    for line in lines:
-        held.append(line)
-        size += len(line)
-        if size >= octets:
-            yield b"".join(held)
-            held, size = [], 0
-    held.append(last)
-    yield b"".join(held)
+def lines_at_once(octets: int) -> int:
+    """How many lines of a usual listing make up so many octets; one at least."""
+    return max(1, octets // _USUAL_LINE)
+
+
+def framed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """A multi-line response of these pieces, which are whole lines; in one where it is small."""
+    following = iter(pieces)
+    first, held = b"+OK \r\n", next(following, b"")
+    for piece in following:
+        yield first + held
+        first, held = b"", piece
+    yield b"".join([first, held, b".\r\n"])

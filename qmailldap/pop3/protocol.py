@@ -5,7 +5,7 @@ Here are the TRANSACTION and the UPDATE state; what comes before the login is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,11 +13,25 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from qmailldap.pop3.authorization import Authorization
-from qmailldap.pop3.content import DotStuffer, TopOfMessage, in_chunks
+from qmailldap.pop3.content import DotStuffer, TopOfMessage, framed, lines_at_once
 from qmailldap.pop3.syntax import CommandRefused, number
 from qmailldap.threads import Busy
 
 __all__ = ["POP3"]
+
+_Facts = Callable[[int, int], Sequence[object]]
+"""Gives what a listing tells of the messages from one index on and before another."""
+
+_Texts = dict[tuple[int, int], bytes]
+"""Lines of a listing, by the index of the first and how many they are."""
+
+
+def _texts_of_list(_: object) -> _Texts:
+    return {}
+
+
+def _texts_of_uidl(_: object) -> _Texts:
+    return {}
 
 
 class POP3(Authorization):
@@ -43,31 +57,74 @@ class POP3(Authorization):
         self.successResponse(b"%d %d" % self.mbox.dropListing())
 
     def do_LIST(self, i: bytes | None = None) -> None:
-        self._list(i, lambda index: b"%d" % self.mbox.listMessages(index))
+        if i is None:
+            self._list(b"%d %d\r\n", self.mbox.sizes, _texts_of_list)
+        else:
+            index = self._index(i)
+            self.successResponse(b"%d %d" % (index + 1, self.mbox.listMessages(index)))
 
     def do_UIDL(self, i: bytes | None = None) -> None:
-        self._list(i, self.mbox.getUidl)
-
-    def _list(self, word: bytes | None, fact: Callable[[int], bytes]) -> None:
-        """Answer with one fact of each message that is not deleted, or of the one asked for."""
-        if word is not None:
-            index = self._index(word)
-            self.successResponse(b"%d %b" % (index + 1, fact(index)))
+        if i is None:
+            self._list(b"%d %b\r\n", self.mbox.uniqueIds, _texts_of_uidl)
         else:
-            lines = (
-                b"%d %b\r\n" % (index + 1, fact(index))
-                for index in range(self.mbox.messageCount())
-                if not self.mbox.isDeleted(index)
-            )
-            self._answer(self._send(in_chunks(b"+OK \r\n", lines, b".\r\n", self._limits.chunk)))
+            index = self._index(i)
+            self.successResponse(b"%d %b" % (index + 1, self.mbox.getUidl(index)))
+
+    def _list(self, line: bytes, facts: _Facts, texts_of: Callable[[Any], _Texts]) -> None:
+        """Answer with a line of each message that is not deleted: its number and its fact.
+
+        What other sessions of the same messages have made of them is not made again.
+        """
+        mbox, count = self.mbox, self.mbox.messageCount()
+        at_once = lines_at_once(self._limits.chunk)
+        all_there = mbox.dropListing()[0] == count
+        texts: _Texts | None = mbox.shared(texts_of) if all_there else None
+
+        def piece(start: int) -> bytes:
+            stop = start + at_once
+            numbered = enumerate(facts(start, stop), start + 1)
+            if all_there:
+                return b"".join([line % each for each in numbered])
+            left = [line % each for each in numbered if not mbox.isDeleted(each[0] - 1)]
+            return b"".join(left)
+
+        def pieces() -> Iterator[bytes]:
+            for start in range(0, count, at_once):
+                key = start, at_once
+                text = None if texts is None else texts.get(key)
+                if text is None:
+                    text = piece(start)
+                    if texts is not None:
+                        texts[key] = text
+                yield text
+
+        chunks = framed(pieces())
+        self.transport.write(next(chunks))
+        if count > at_once:
+            # Nothing more is made of it as long as the client does not read.
+            self._answer(self._send(chunks))
 
     async def _send(self, chunks: Iterator[bytes]) -> None:
-        for chunk in chunks:
+        while True:
             await self._flow.opened()
+            chunk = next(chunks, None)
+            if chunk is None:
+                return
             self.transport.write(chunk)
 
     def do_RETR(self, i: bytes) -> None:
-        self._answer(self._send_message(self._index(i), None))
+        index = self._index(i)
+        whole = self.mbox.takeAtHand(index)
+        if whole is None:
+            self._answer(self._send_message(index, None))
+            return
+        # Most messages of most sessions: nothing to wait for, and one write.
+        stuffer = DotStuffer()
+        content = stuffer.encode(whole)
+        self.transport.write(b"".join([b"+OK \r\n", content, stuffer.finish()]))
+        self._session.octets += len(content)
+        self._session.retrieved += 1
+        self._highest = max(self._highest, index + 1)
 
     def do_TOP(self, i: bytes, size: bytes) -> None:
         self._answer(self._send_message(self._index(i), TopOfMessage(number(size))))

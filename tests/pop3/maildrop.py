@@ -62,6 +62,9 @@ class Maildrop:
         self.gone: set[int] = set()
         self.synced = 0
         self.closed = 0
+        self.at_hand: dict[int, bytes] = {}
+        # What sessions have in common, where there are others.
+        self.remembered: dict[object, Any] | None = None
         self.sync_result: Callable[[], Any] = lambda: 0
 
     def _size(self, index: int) -> int:
@@ -88,6 +91,20 @@ class Maildrop:
 
     def getUidl(self, index: int) -> bytes:
         return b"uid-%d" % index
+
+    def sizes(self, start: int, stop: int) -> list[int]:
+        return [self._size(each) for each in range(len(self.messages))][start:stop]
+
+    def uniqueIds(self, start: int, stop: int) -> list[bytes]:
+        return [b"uid-%d" % each for each in range(len(self.messages))][start:stop]
+
+    def takeAtHand(self, index: int) -> bytes | None:
+        return self.at_hand.pop(index, None)
+
+    def shared(self, make: Callable[[object], Any]) -> Any:
+        if self.remembered is None:
+            return None
+        return self.remembered.setdefault(make, make(self))
 
     def getMessage(self, index: int) -> Deferred[StoredMessage]:
         return maybeDeferred(self._open, index)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import poplib
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.pop3.content import DotStuffer, TopOfMessage
+from qmailldap.pop3.content import DotStuffer, TopOfMessage, framed, lines_at_once
 
 # Every interesting octet, often.
 CONTENT = st.lists(st.sampled_from([b"\n", b"\r", b".", b"\r\n", b"\r\n.\r\n", b"a", b"\xe9"])).map(
@@ -118,3 +119,27 @@ class TopOfMessageTests(SynchronousTestCase):
         header = next((n for n, line in enumerate(lines) if line in (b"\n", b"\r\n")), len(lines))
         expected = b"".join(lines[: header + 1 + wanted])
         self.assertEqual(self.top(wanted, cut(content, places)), expected)
+
+
+class ListingTests(SynchronousTestCase):
+    @given(st.lists(st.binary(min_size=1, max_size=5), max_size=10))
+    def test_its_pieces_are_in_a_frame(self, pieces: list[bytes]) -> None:
+        chunks = list(framed(iter(pieces)))
+        self.assertEqual(b"".join(chunks), b"".join([b"+OK \r\n", *pieces, b".\r\n"]))
+        self.assertEqual(len(chunks), max(1, len(pieces)))
+
+    def test_one_piece_is_looked_at_ahead_and_no_more(self) -> None:
+        asked: list[int] = []
+
+        def pieces() -> Iterator[bytes]:
+            for number in range(10):
+                asked.append(number)
+                yield b"line\r\n"
+
+        chunks = framed(pieces())
+        for count in (2, 3, 4):
+            next(chunks)
+            self.assertEqual(len(asked), count)
+
+    def test_a_small_piece_has_a_line_at_least(self) -> None:
+        self.assertEqual([lines_at_once(octets) for octets in (1, 64, 65536)], [1, 1, 1024])

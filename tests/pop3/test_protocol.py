@@ -398,6 +398,38 @@ class FlowTests(SynchronousTestCase):
         listing = server.answers()
         self.assertEqual(listing.count(b"\r\n"), 1002)
 
+    def test_a_message_at_hand_is_answered_with_one_write(self) -> None:
+        server = Server(b"one\n", b".two\nthree").log_in()
+        expected = [server.say(b"RETR %d\r\n" % number) for number in (1, 2)]
+        server.maildrop.at_hand = {0: b"one\n", 1: b".two\nthree"}
+        server.maildrop.gone = {0, 1}
+        for number, answer in enumerate(expected, 1):
+            server.connection.dataReceived(b"RETR %d\r\n" % number)
+            self.assertEqual(server.transport.writes, [answer])
+            server.transport.clear()
+        self.assertEqual((server.protocol._session.retrieved, server.protocol._highest), (4, 2))
+        self.assertEqual(server.protocol._session.octets, 2 * (5 + 12))
+
+    def test_a_listing_is_made_once_for_all_who_find_the_same_messages(self) -> None:
+        server = Server(*[b"x"] * 10, limits=Limits(chunk=3 * 64)).log_in()
+        server.maildrop.remembered = {}
+        first = [server.say(command) for command in (b"LIST\r\n", b"UIDL\r\n")]
+        asked: list[tuple[int, int]] = []
+        for name in ("sizes", "uniqueIds"):
+            setattr(server.maildrop, name, lambda *span: asked.append(span))
+        again = [server.say(command) for command in (b"LIST\r\n", b"UIDL\r\n")]
+        self.assertEqual((again, asked), (first, []))
+        self.assertEqual(first[0].count(b"\r\n"), 12)
+
+    def test_what_is_deleted_is_in_nobodys_listing_but_ones_own(self) -> None:
+        server = Server(*[b"x"] * 5).log_in()
+        server.maildrop.remembered = {}
+        server.say(b"DELE 2\r\n")
+        self.assertEqual(server.say(b"LIST\r\n"), b"+OK \r\n1 1\r\n3 1\r\n4 1\r\n5 1\r\n.\r\n")
+        server.say(b"RSET\r\n")
+        self.assertIn(b"\r\n2 uid-1\r\n", server.say(b"UIDL\r\n"))
+        self.assertIn(b"\r\n2 1\r\n", server.say(b"LIST\r\n"))
+
     def test_a_client_that_leaves_in_the_middle_of_a_message_lets_it_go(self) -> None:
         for state in ("paused", "reading"):
             chunk: Deferred[bytes] = Deferred()
@@ -608,12 +640,6 @@ class LogTests(SynchronousTestCase):
         self.server.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.events, ["abandoned user=joe peer=192.168.1.1 session=S1"])
 
-    def test_the_peer_is_not_asked_for_before_the_client_has_spoken(self) -> None:
-        # A proxy's header comes after the connection is made.
-        self.server.transport.peerAddr = IPv4Address("TCP", "192.0.2.7", 1)
-        self.server.log_in()
-        self.assertIn("peer=192.0.2.7", self.events[0])
-
     def test_a_message_that_cannot_be_opened_is_a_line(self) -> None:
         self.server.maildrop.gone.add(0)
         self.server.log_in().say(b"RETR 1\r\n")
@@ -629,7 +655,8 @@ class LogTests(SynchronousTestCase):
         )
 
     def test_a_proxy_cannot_forge_a_line(self) -> None:
-        self.server.transport.peerAddr = IPv4Address("TCP", "9.9.9.9\x1b\nlogin", 1)
+        peer = IPv4Address("TCP", "9.9.9.9\x1b\nlogin", 1)
+        self.server.protocol._session._neighbour = peer.host
         self.server.log_in()
         self.assertIn('peer="9.9.9.9\\x1b\\x0alogin"', self.events[0])
 
