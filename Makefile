@@ -8,6 +8,10 @@ BIN = $(VENV)/bin
 PACKAGES = slapd ldap-utils dovecot-pop3d curl fetchmail openssl man-db haproxy fail2ban
 COMMANDS = /usr/sbin/slapd /usr/sbin/slapadd ldapsearch /usr/lib/dovecot/pop3-login curl fetchmail \
   openssl man groff /usr/sbin/haproxy fail2ban-regex
+# What the benchmarks start, and what their load generator is compiled with.
+bench-packages: PACKAGES = slapd dovecot-pop3d dovecot-ldap gcc libc6-dev libssl-dev
+bench-packages: COMMANDS = /usr/sbin/slapd /usr/sbin/slapadd /usr/lib/dovecot/pop3-login \
+  /usr/lib/dovecot/modules/auth/libauthdb_ldap.so cc /usr/include/stdio.h /usr/include/openssl/ssl.h
 # By this file Debian lets whoever installs a package say that its services are not to be started.
 POLICY = /usr/sbin/policy-rc.d
 
@@ -20,7 +24,10 @@ OTHER_PYTHON ?= 3.13
 # How long make fuzz searches, in all.
 FUZZ_SECONDS ?= 300
 
-.PHONY: demo test fuzz unit-other lint packages clean
+# Options of make bench, as BENCH=--quick; benchmarks/README.md tells them.
+BENCH ?=
+
+.PHONY: demo test fuzz bench unit-other lint packages bench-packages clean
 
 demo: $(VENV)/installed
 	$(BIN)/qmailldap demo --directory demo
@@ -31,6 +38,10 @@ test: $(VENV)/installed-test packages
 # What it finds is in .fuzz, with what it has learnt, from which it goes on the next time.
 fuzz: $(VENV)/installed-fuzz
 	$(BIN)/python -m fuzz --seconds=$(FUZZ_SECONDS)
+
+# Our server beside Dovecot, as root. The table and the picture are in bench/.
+bench: $(VENV)/installed-bench bench-packages
+	$(BIN)/python -m benchmarks.bench $(BENCH)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
@@ -60,8 +71,12 @@ $(VENV)/installed-fuzz: $(BIN)/python setup.cfg setup.py pyproject.toml
 	  exit 1; }
 	touch $@ $(VENV)/installed $(VENV)/installed-test
 
-packages:
-	@missing=; for each in $(COMMANDS); do command -v $$each >/dev/null || missing="$$missing $$each"; done; \
+$(VENV)/installed-bench: $(BIN)/python setup.cfg setup.py pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@ $(VENV)/installed
+
+packages bench-packages:
+	@missing=; for each in $(COMMANDS); do command -v $$each >/dev/null || test -e $$each || missing="$$missing $$each"; done; \
 	test -z "$$missing" && exit 0; \
 	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
 	  if ! test -e $(POLICY); then \
@@ -70,7 +85,7 @@ packages:
 	  fi; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(PACKAGES); \
 	else \
-	  echo "The integration tests need:$$missing"; \
+	  echo "make $(MAKECMDGOALS) needs:$$missing"; \
 	  echo "On Debian: apt-get install --no-install-recommends $(PACKAGES)"; \
 	  exit 1; \
 	fi

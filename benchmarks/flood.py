@@ -34,7 +34,7 @@ from benchmarks.sites import make_home
 from tests.integration.certificates import write_certificate
 from tests.integration.clients import login
 from tests.integration.flood import Flood
-from tests.integration.ports import HOST, unused_port
+from tests.integration.ports import HOST
 from tests.integration.process_table import resident
 from tests.integration.processes import wait_until
 from tests.integration.site import PASSWORD
@@ -79,22 +79,18 @@ async def _measure(reactor: IReactorTime, options: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         root = make_root(stack, "flood")
         home = root / "homes" / _USER
-        make_home(home, {}, *OWNER)
+        make_home(home, (), *OWNER)
         directory = DirectoryServer(root / "slapd")
         directory.add(qmail_user(_USER, ssha_value(PASSWORD), {"homeDirectory": str(home)}))
         await start_directory(stack, directory)
         certificate = root / "cert.pem"
         write_certificate(certificate, HOST)
-        tls_port = unused_port()
         server = OurServer(
             "qmailldap",
             root / "server",
             directory.address,
-            options=(
-                "--user=nobody",
-                f"--certificate={certificate}",
-                f"--pop3s=tcp:{tls_port}:interface={HOST}",
-            ),
+            options=("--user=nobody",),
+            certificate=certificate,
         )
         await start_all(stack, [server])
         await _logins(server, 10)  # until all is loaded, and the owner's process is there
@@ -103,7 +99,7 @@ async def _measure(reactor: IReactorTime, options: argparse.Namespace) -> None:
         idle, flooded = [], []
         for number in range(options.rounds):
             idle.append(await _logins(server, options.logins))
-            flood = Flood(root, server.port, tls_port, options.silent, options.slow)
+            flood = Flood(root, server.port, server.tls_port, options.silent, options.slow)
             stack.callback(flood.stop)
             await flood.start()
             flooded.append(await _logins(server, options.logins))

@@ -11,19 +11,20 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from benchmarks.cpu import Usage, machine, usage
+from benchmarks.dovecot import DovecotMember, DovecotProxy
 from benchmarks.harness import (
     add_round_options,
     at_least_one,
     in_turn,
-    load,
     make_root,
     measure,
     ratios,
@@ -31,14 +32,16 @@ from benchmarks.harness import (
     spread,
     start_all,
     start_directory,
+    weigh,
 )
-from benchmarks.load import Load
-from benchmarks.mail import TRANSFERS
-from benchmarks.peers import DovecotMember, DovecotProxy, HAProxy, ScriptedMember
+from benchmarks.load import Generator, Load
+from benchmarks.mail import TRANSFERS, login, mailbox, on_the_wire
+from benchmarks.peers import HAProxy, ScriptedMember
+from benchmarks.scripts import Session, transfer, visit
 from benchmarks.servers import DirectoryServer, OurServer, Server, user_entry
 from tests.integration.ports import HOST
 
-__all__ = ["main"]
+__all__ = ["Fronts", "Round", "main"]
 
 _NONE = "none"
 _FRONTS = {
@@ -61,23 +64,27 @@ class _Workload:
 
     what: str
     site: str
-    script: str
+    session: Callable[[str, Sequence[bytes]], Session]
     unit: str
     counted: Callable[[Load], tuple[float, float]]
+
+
+def _visit(user: str, messages: Sequence[bytes]) -> Session:
+    return visit(user, [len(on_the_wire(text)) for text in messages])
 
 
 _WORKLOADS = {
     "visits": _Workload(
         "connect, USER, PASS, STAT, QUIT",
         "visits",
-        "visit",
+        _visit,
         "visit",
         lambda load: (load.sessions, load.in_time),
     ),
     "transfers": _Workload(
         "RETR of messages of 1 MB, one after the other",
         TRANSFERS,
-        "transfer",
+        transfer,
         "MB",
         lambda load: (load.octets / 1e6, load.octets_in_time / 1e6),
     ),
@@ -93,7 +100,7 @@ class _Member:
 
 
 @attrs.frozen
-class _Round:
+class Round:
     """One round of one front: units per second, and milliseconds of CPU for each unit.
 
     ``busy`` is how many processors the front has kept busy, ``generator_busy`` the load generator,
@@ -138,33 +145,46 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.visitors >= options.users:
         parser.error("--visitors must be fewer than --users: nobody has two sessions at a time")
-    # One more than are at work: the next is picked among those who are not.
-    options.users = {"visits": options.users, "transfers": options.transfers + 1}
+    options.users = {"visits": options.users, "transfers": _at_work(options.transfers)}
     options.clients = {"visits": options.visitors, "transfers": options.transfers}
     return options
+
+
+def _at_work(clients: int) -> int:
+    """Users for so many clients: the next is picked among those who have no session."""
+    return clients + 1
 
 
 async def _measure(reactor: IReactorTime, options: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         root = make_root(stack, "forwarding")
-        directory = DirectoryServer(root / "slapd")
-        members = await _start(stack, root, directory, options)
+        generator = Generator(reactor, root / "generator")
+        fronts = Fronts(root, generator, options.users)
+        wanted = options.only or _FRONTS
+        await fronts.start(stack, options.member or _MEMBERS, wanted)
         _introduce(options)
         for workload in options.workload or _WORKLOADS:
-            for name, member in members.items():
-                report(f"{workload} at the member {name}")
-                rounds: dict[str, list[_Round]] = {front: [] for front in member.fronts}
+            for member in options.member or _MEMBERS:
+                report(f"{workload} at the member {member}")
+                rounds: dict[str, list[Round]] = {front: [] for front in wanted}
                 for number in range(options.rounds):
-                    for front in in_turn([*member.fronts], number):
-                        measured = await _round(
-                            reactor, workload, member, front, directory, options, number
+                    for front in in_turn([*wanted], number):
+                        measured = await fronts.round(
+                            workload,
+                            member,
+                            front,
+                            number,
+                            clients=options.clients[workload],
+                            seconds=options.seconds,
+                            warmup=options.warmup,
                         )
                         rounds[front].append(measured)
+                        report(
+                            f"round {number + 1}, {front}:"
+                            f" {measured.rate:.0f} {_WORKLOADS[workload].unit}/s"
+                        )
                 _conclude(_WORKLOADS[workload].unit, rounds)
-        for member in members.values():
-            for server in {*member.fronts.values(), member.server}:
-                await server.stop()
-                server.check_log()
+        await fronts.check()
         report("Medians of the rounds (lowest-highest); ratios are those of the rates, round by")
         report("round. ms are CPU time, user and system, of all processes; busy is how many")
         report(
@@ -173,96 +193,119 @@ async def _measure(reactor: IReactorTime, options: argparse.Namespace) -> None:
         report("figures of this one run only: on another day or machine they mean nothing.")
 
 
-async def _start(
-    stack: AsyncExitStack, root: Path, directory: DirectoryServer, options: argparse.Namespace
-) -> dict[str, _Member]:
-    """Start everything: the directory with all users, the members with their mail, the fronts."""
-    users = {_WORKLOADS[name].site: count for name, count in options.users.items()}
-    for site, count in users.items():
-        for number in range(count):
-            home = {"homeDirectory": f"/nonexistent/{site}/{number}", "mailHost": _MAIL_HOST}
-            directory.add(user_entry(site, number, home))
-    await start_directory(stack, directory)
-    members = {}
-    for name in options.member or _MEMBERS:
-        place = root / name
-        server: Server
-        if name == "scripted":
-            server = ScriptedMember("member-scripted", place / "member")
-        else:
-            server = DovecotMember("member-dovecot", place / "member", users)
-        fronts: dict[str, Server] = {
+class Fronts:
+    """The members, what leads to them, and their directory, all below ``root``.
+
+    ``users`` is how many there are for each workload; ``options`` are further ones of our server.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        generator: Generator,
+        users: Mapping[str, int],
+        options: Sequence[str] = (),
+    ) -> None:
+        self._root = root
+        self._generator = generator
+        self._users = {_WORKLOADS[name].site: count for name, count in users.items()}
+        self._options = options
+        self._directory = DirectoryServer(root / "slapd")
+        self._members: dict[str, _Member] = {}
+        self._scripts = {
+            name: self._script(_WORKLOADS[name].site, _WORKLOADS[name].session) for name in users
+        }
+
+    async def start(
+        self, stack: AsyncExitStack, members: Iterable[str], fronts: Iterable[str]
+    ) -> None:
+        """Start all of it; it runs as long as the stack is not closed."""
+        for site, count in self._users.items():
+            for number in range(count):
+                home = {"homeDirectory": f"/nonexistent/{site}/{number}", "mailHost": _MAIL_HOST}
+                self._directory.add(user_entry(login(site, number), home))
+        await start_directory(stack, self._directory)
+        for name in members:
+            place = self._root / name
+            server: Server
+            if name == "scripted":
+                server = ScriptedMember("member-scripted", place / "member")
+            else:
+                server = DovecotMember("member-dovecot", place / "member", self._users)
+            all_fronts = self._leading_to(server, name, place)
+            wanted = {front: all_fronts[front] for front in fronts}
+            await start_all(stack, {server: None, **dict.fromkeys(wanted.values())})
+            self._members[name] = _Member(server, wanted)
+
+    async def round(
+        self,
+        workload: str,
+        member: str,
+        front: str,
+        number: int,
+        *,
+        clients: int,
+        seconds: float,
+        warmup: float,
+    ) -> Round:
+        """Measure one front of a member, having warmed it up."""
+        behind = self._members[member].server
+        server = self._members[member].fronts[front]
+        script = self._scripts[workload]
+
+        def run(seconds: float, seed: int) -> Coroutine[Deferred[Any], Any, Load]:
+            return self._generator.run(server, script, clients=clients, seconds=seconds, seed=seed)
+
+        await run(warmup, -1 - number)
+        leaders = dict.fromkeys((server.pid, behind.pid, self._directory.pid))
+        done, cost = await weigh(run(seconds, number), *leaders)
+        units, in_time = _WORKLOADS[workload].counted(done)
+        *of_front, of_member, of_directory = cost.cpu
+        # Without a front its CPU time is none, not the member's a second time.
+        own = sum(of_front)
+        return Round(
+            rate=in_time / done.seconds,
+            front=1000 * own / units,
+            member=1000 * of_member / units,
+            directory=1000 * of_directory / units,
+            generator=1000 * done.cpu / units,
+            busy=own / done.elapsed,
+            generator_busy=done.cpu / done.elapsed,
+            others=cost.others,
+            processes=cost.processes[0] if of_front else 0,
+        )
+
+    async def check(self) -> None:
+        """End all servers. Raises `Failure` if one has met what it did not expect."""
+        for member in self._members.values():
+            for server in {*member.fronts.values(), member.server}:
+                await server.stop()
+                server.check_log()
+
+    def _script(self, site: str, session: Callable[[str, Sequence[bytes]], Session]) -> Path:
+        logins = [(login(site, each), mailbox(site, each)) for each in range(self._users[site])]
+        sessions = (session(user, messages) for user, messages in logins)
+        return self._generator.script(f"forwarding-{site}", sessions)
+
+    def _leading_to(self, member: Server, name: str, place: Path) -> dict[str, Server]:
+        return {
             "qmailldap": OurServer(
                 f"qmailldap-{name}",
                 place / "qmailldap",
-                directory.address,
-                options=("--user=nobody",),
+                self._directory.address,
+                options=("--user=nobody", *self._options),
                 control={
                     "me": "front.example.org",
                     "ldapcluster": "1",
-                    "pop3routes": f"{_MAIL_HOST}:{HOST}:{server.port}",
+                    "pop3routes": f"{_MAIL_HOST}:{HOST}:{member.port}",
                 },
             ),
             "dovecot": DovecotProxy(
-                f"dovecot-{name}", place / "dovecot", directory.address, server.port
+                f"dovecot-{name}", place / "dovecot", self._directory.address, member.port
             ),
-            "haproxy": HAProxy(f"haproxy-{name}", place / "haproxy", server.port),
-            _NONE: server,
+            "haproxy": HAProxy(f"haproxy-{name}", place / "haproxy", member.port),
+            _NONE: member,
         }
-        wanted = {front: fronts[front] for front in options.only or _FRONTS}
-        await start_all(stack, {server: None, **dict.fromkeys(wanted.values())})
-        members[name] = _Member(server, wanted)
-    return members
-
-
-async def _round(
-    reactor: IReactorTime,
-    name: str,
-    member: _Member,
-    front: str,
-    directory: DirectoryServer,
-    options: argparse.Namespace,
-    number: int,
-) -> _Round:
-    workload = _WORKLOADS[name]
-    server = member.fronts[front]
-
-    async def run(seconds: float, seed: int) -> Load:
-        return await load(
-            reactor,
-            server,
-            workload.site,
-            script=workload.script,
-            users=options.users[name],
-            clients=options.clients[name],
-            seconds=seconds,
-            seed=seed,
-        )
-
-    def used() -> list[Usage]:
-        # Without a front its CPU time is none, not the member's a second time.
-        own = Usage(0, 0.0) if server is member.server else usage(server.pid)
-        return [own, usage(member.server.pid), usage(directory.pid)]
-
-    await run(options.warmup, -1 - number)
-    before, begun = used(), machine()
-    done = await run(options.seconds, number)
-    ended, after = machine(), used()
-    units, in_time = workload.counted(done)
-    cpu = [now.cpu - then.cpu for now, then in zip(after, before, strict=True)]
-    measured = _Round(
-        rate=in_time / done.seconds,
-        front=1000 * cpu[0] / units,
-        member=1000 * cpu[1] / units,
-        directory=1000 * cpu[2] / units,
-        generator=1000 * done.cpu / units,
-        busy=cpu[0] / done.elapsed,
-        generator_busy=done.cpu / done.elapsed,
-        others=max(0.0, ended - begun - sum(cpu) - done.cpu) / done.elapsed,
-        processes=after[0].processes,
-    )
-    report(f"round {number + 1}, {front}: {measured.rate:.0f} {workload.unit}/s")
-    return measured
 
 
 def _introduce(options: argparse.Namespace) -> None:
@@ -277,10 +320,10 @@ def _introduce(options: argparse.Namespace) -> None:
     report()
 
 
-def _conclude(unit: str, rounds: Mapping[str, Sequence[_Round]]) -> None:
+def _conclude(unit: str, rounds: Mapping[str, Sequence[Round]]) -> None:
     compared = [name for name in _COMPARED if name in rounds]
 
-    def median(measured: Sequence[_Round], of: Callable[[_Round], float], digits: int = 2) -> str:
+    def median(measured: Sequence[Round], of: Callable[[Round], float], digits: int = 2) -> str:
         return f"{statistics.median(of(each) for each in measured):.{digits}f}"
 
     def rates(name: str) -> list[float]:

@@ -1,34 +1,34 @@
-"""What the commands that measure have in common: how they start, load a server, end and report."""
+"""What the commands that measure have in common: how they start, weigh, end and report."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater, react
+from twisted.internet.task import react
 
-from benchmarks.load import PATIENCE, Load
+from benchmarks.cpu import machine, usage
+from benchmarks.load import Load
 from benchmarks.servers import DirectoryServer, Failure, Server
-from tests.integration.processes import Child
-from tests.integration.server import PROJECT
 
 __all__ = [
+    "Cost",
     "add_round_options",
     "at_least_one",
+    "duration",
     "in_turn",
-    "load",
     "make_root",
     "measure",
     "ratios",
@@ -36,6 +36,7 @@ __all__ = [
     "spread",
     "start_all",
     "start_directory",
+    "weigh",
 ]
 
 T = TypeVar("T")
@@ -58,7 +59,8 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
-def _duration(text: str) -> float:
+def duration(text: str) -> float:
+    """Seconds on the command line."""
     if not 0 < float(text) < 3600:
         raise ValueError
     return float(text)
@@ -68,8 +70,8 @@ def add_round_options(parser: argparse.ArgumentParser, *, seconds: float, warmup
     """How many rounds there are and how long they last."""
     add = parser.add_argument
     add("--rounds", type=at_least_one, default=5, help="of each [%(default)s]")
-    add("--seconds", type=_duration, default=seconds, help="of a round [%(default)s]")
-    add("--warmup", type=_duration, default=warmup, help="seconds before each [%(default)s]")
+    add("--seconds", type=duration, default=seconds, help="of a round [%(default)s]")
+    add("--warmup", type=duration, default=warmup, help="seconds before each [%(default)s]")
 
 
 def measure(name: str, measuring: _Measuring, options: argparse.Namespace) -> None:
@@ -148,39 +150,27 @@ def in_turn(items: Sequence[T], number: int) -> list[T]:
     return order[:1] + order[:0:-1] if number % 2 else order
 
 
-async def load(
-    reactor: IReactorTime,
-    server: Server,
-    site: str,
-    *,
-    script: str,
-    users: int,
-    clients: int,
-    seconds: float,
-    seed: int,
-) -> Load:
-    """One run of the load generator. Raises `Failure` unless every answer was right."""
-    arguments = [
-        *(sys.executable, "-m", "benchmarks.load", site, str(server.port)),
-        *(f"--script={script}", f"--users={users}", f"--clients={clients}"),
-        *(f"--seconds={seconds}", f"--seed={seed}"),
-    ]
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Path(scratch, "output")
-        child = Child(arguments, output, directory=PROJECT)
-        try:
-            # Looking at the child more often than needed would cost CPU that is measured.
-            await deferLater(cast(Any, reactor), seconds)
-            code = await child.ended(2 * PATIENCE)
-        finally:
-            child.kill()
-        text = output.read_text("utf-8", "replace").strip()
-    if code:
-        raise Failure(f"{server.name}: {text}\n{server.last_lines()}")
-    done = Load(**json.loads(text))
-    if not done.sessions:
-        raise Failure(f"{server.name}: not one session ended within {done.elapsed:g} s")
-    return done
+@attrs.frozen
+class Cost:
+    """What a run cost: seconds of CPU, user and system, by leaders of processes, in their order.
+
+    ``processes`` is how many of these there are; ``others`` is how many processors were kept busy
+    by all that has nothing to do with the measurement, but the start of the generator.
+    """
+
+    cpu: tuple[float, ...]
+    processes: tuple[int, ...]
+    others: float
+
+
+async def weigh(running: Awaitable[Load], *leaders: int) -> tuple[Load, Cost]:
+    """Run it; gives what the processes of the leaders (see `cpu.usage`) have taken meanwhile."""
+    before, begun = [usage(leader) for leader in leaders], machine()
+    done = await running
+    ended, after = machine(), [usage(leader) for leader in leaders]
+    cpu = tuple(now.cpu - then.cpu for now, then in zip(after, before, strict=True))
+    others = max(0.0, ended - begun - sum(cpu) - done.cpu) / done.elapsed
+    return done, Cost(cpu, tuple(each.processes for each in after), others)
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:

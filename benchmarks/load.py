@@ -1,268 +1,219 @@
-"""The load generator: clients at one server without a pause, in a process of its own.
+"""The load generator from outside: compiled, told what to do, and what it has to say of it.
 
-It shares the machine with what it measures, so it must cost little: one thread, one epoll, blocking
-sockets that are read only when there is something to read, into buffers that nothing is copied out
-of, and no work on an answer but to compare it. Every octet of what is listed and retrieved is
-compared; the first one that is wrong ends all.
-
-Run as ``python -m benchmarks.load``; writes one line of JSON, the fields of `Load`.
+It is the program in C of `benchmarks.scripts`, a process of its own. The first wrong octet in any
+answer ends it, and with it the measurement.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import random
-import resource
-import select
-import socket
-import sys
-import time
-from collections.abc import Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
-from benchmarks.mail import PASSWORD, login, mailbox, on_the_wire
+from benchmarks.scripts import Session, build_generator, write_script
+from benchmarks.servers import Failure, Server
+from tests.integration.ports import HOST
+from tests.integration.processes import Child, wait_until
 
-__all__ = ["PATIENCE", "SCRIPTS", "Load", "WrongAnswer", "generate"]
+__all__ = ["FULL", "RESUMED", "Generator", "Held", "Holding", "Load", "Times", "TrivialServer"]
 
-PATIENCE = 20.0
-"""Seconds that one answer, and what is under way at the end of a round, may take."""
+FULL, RESUMED = "full", "resumed"
+"""Kinds of TLS handshakes."""
 
-_HOST = "127.0.0.1"
-_LONGEST_LINE = 512
-_RETRIEVALS = 50
+_PATIENCE = 60.0
+"""Seconds that sessions under way at the end of a run may take; one answer may take 20."""
 
-
-class WrongAnswer(Exception):
-    """The server said, or failed to say, something that makes any figure worthless."""
+_HOLDING_LIMIT = 300.0
 
 
 @attrs.frozen
-class Load:
-    """What one run did.
+class Times:
+    """How long something took, each of ``count`` times, in milliseconds."""
 
-    ``in_time`` sessions ended within ``seconds``, and ``octets_in_time`` came. ``sessions`` and
-    ``octets`` count those, too, of the sessions that were then under way and were let end, after
-    ``elapsed`` seconds in all; ``cpu`` are the seconds of CPU that the generator took for them.
-    """
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    max: float
 
-    seconds: float
-    in_time: int
-    octets_in_time: int
+
+@attrs.frozen(kw_only=True)
+class Held:
+    """What was done by sessions that are held; the fields are those of `benchmarks.scripts`."""
+
     elapsed: float
     sessions: int
     octets: int
     cpu: float
+    handshakes: int
+    resumed: int
+    pass_ms: Times
+    login_ms: Times
 
 
-class _Step(NamedTuple):
-    """What is said, and the answer: a line that begins with ``status``, then exactly ``rest``."""
+@attrs.frozen(kw_only=True)
+class Load(Held):
+    """What one run did; the fields are those of `benchmarks.scripts`."""
 
-    command: bytes
-    status: bytes = b"+OK"
-    rest: bytes = b""
+    seconds: float
+    in_time: int
+    octets_in_time: int
+    postponed: int
 
 
-@attrs.frozen
-class _Session:
-    """What one user does, from the greeting, which has no command, to QUIT.
+class TrivialServer(Server):
+    """The generator's own server of ``script``, which costs next to nothing."""
 
-    A command is sent once the answer to the one before has come.
+    def __init__(self, directory: Path, program: Path, script: Path) -> None:
+        super().__init__("trivial", directory)
+        self._command = [str(program), "serve", "--script", str(script)]
+
+    async def start(self) -> None:
+        self.directory.mkdir(parents=True)
+        await self.run([*self._command, "--port", str(self.port)])
+
+
+class Generator:
+    """Compiled at once, below ``directory``, where the scripts are written as well.
+
+    Every method that runs it raises `Failure` unless every answer was right.
     """
 
-    user: str
-    steps: tuple[_Step, ...]
-    room: int
+    def __init__(self, reactor: IReactorTime, directory: Path) -> None:
+        directory.mkdir(parents=True)
+        self._reactor = reactor
+        self._directory = directory
+        self.program = build_generator(directory)
+        self._runs = 0
+
+    def script(self, name: str, sessions: Iterable[Session]) -> Path:
+        """Write what is to be said and heard, under a name that no other script has."""
+        path = self._directory / f"{name}.script"
+        write_script(path, sessions)
+        return path
+
+    async def run(
+        self,
+        server: Server,
+        script: Path,
+        *,
+        clients: int,
+        seconds: float,
+        seed: int,
+        tls: str | None = None,
+        pace: float | None = None,
+    ) -> Load:
+        """Sessions in random order for ``seconds``, with that many clients at a time.
+
+        With ``tls`` they are at the server's port for TLS; it is `FULL` or `RESUMED`. ``pace`` are
+        sessions a second; without, one session follows the other at once.
+        """
+        arguments = ["run", *_at(server, script, clients, tls)]
+        # A seed is not negative; warm-ups have those that follow the highest.
+        arguments += ["--seconds", f"{seconds:g}", "--seed", str(seed % 2**32)]
+        if pace is not None:
+            arguments += ["--pace", f"{pace:g}"]
+        text = await self._told(server, arguments, seconds)
+        done = Load(**_fields(text))
+        if not done.sessions:
+            raise Failure(f"{server.name}: not one session ended within {done.elapsed:g} s")
+        return done
+
+    async def once(self, server: Server, script: Path, *, clients: int) -> Held:
+        """The first ``clients`` sessions of the script, all at the same time, each once."""
+        text = await self._told(server, ["hold", *_at(server, script, clients)], 0)
+        return Held(**_fields(text.partition("\n")[2]))
+
+    def holding(self, server: Server, script: Path, *, clients: int) -> Holding:
+        """Sessions that are to be held; see there."""
+        self._runs += 1
+        arguments = [str(self.program), "hold", *_at(server, script, clients)]
+        return Holding(server, arguments, clients, self._directory / f"hold-{self._runs}")
+
+    async def _told(self, server: Server, arguments: list[str], seconds: float) -> str:
+        """Let it run to its end; gives what it wrote."""
+        self._runs += 1
+        output = self._directory / f"run-{self._runs}"
+        child = Child([str(self.program), *arguments], output)
+        try:
+            if seconds:
+                # Looking at the child more often than needed would cost CPU that is measured.
+                await deferLater(cast(Any, self._reactor), seconds)
+            code = await child.ended(_PATIENCE)
+        finally:
+            child.kill()
+        text = output.read_text("utf-8", "replace").strip()
+        output.unlink()
+        if code:
+            raise Failure(f"{server.name}: {text}\n{server.last_lines()}")
+        return text
 
 
-def _session(user: str, *steps: _Step) -> _Session:
-    steps = (
-        _Step(b""),
-        _Step(b"USER %s\r\n" % user.encode()),
-        _Step(b"PASS %s\r\n" % PASSWORD.encode()),
-        *steps,
-        _Step(b"QUIT\r\n"),
-    )
-    # For one octet too many, too.
-    room = max(len(step.rest) for step in steps) + 2 * _LONGEST_LINE
-    return _Session(user, steps, room)
+class Holding:
+    """Sessions that are logged in and then say nothing until the end."""
+
+    def __init__(self, server: Server, arguments: list[str], clients: int, scratch: Path) -> None:
+        self._server = server
+        self._arguments = arguments
+        self._clients = clients
+        self._output = scratch.with_suffix(".output")
+        # Its standard input: a FIFO, as the harness starts all children without one.
+        self._input = scratch.with_suffix(".input")
+        self._open: int | None = None
+        self._child: Child | None = None
+
+    async def begin(self) -> None:
+        """Log all of them in. Raises `Failure` if one of them cannot be."""
+        os.mkfifo(self._input)
+        # For reading, too: to open it waits for nobody then.
+        self._open = os.open(self._input, os.O_RDWR | os.O_CLOEXEC)
+        command = ["sh", "-c", 'input=$1; shift; exec "$@" <"$input"', "sh", str(self._input)]
+        self._child = Child([*command, *self._arguments], self._output)
+        said = f"holding {self._clients}\n"
+
+        def holds() -> bool:
+            return self._output.read_text("utf-8", "replace").startswith(said)
+
+        try:
+            await wait_until(holds, _HOLDING_LIMIT, f"{self._clients} sessions", self._child)
+        except AssertionError as error:
+            raise Failure(f"{self._server.name}: {error}\n{self._server.last_lines()}") from None
+
+    async def end(self) -> Held:
+        """Let all of them say QUIT. Raises `Failure` unless every answer was right."""
+        assert self._child is not None and self._open is not None
+        os.close(self._open)
+        self._open = None
+        code = await self._child.ended(_PATIENCE)
+        text = self._output.read_text("utf-8", "replace").strip()
+        if code:
+            raise Failure(f"{self._server.name}: {text}\n{self._server.last_lines()}")
+        return Held(**_fields(text.partition("\n")[2]))
+
+    def kill(self) -> None:
+        """Leave nothing of it. Harmless when it has ended."""
+        if self._open is not None:
+            os.close(self._open)
+            self._open = None
+        if self._child is not None:
+            self._child.kill()
 
 
-def _poll(site: str, number: int) -> _Session:
-    """LIST, and RETR of all messages."""
-    messages = mailbox(site, number)
-    listing = [b"%d %d\r\n" % (index, len(text)) for index, text in enumerate(messages, 1)]
-    return _session(
-        login(site, number),
-        _Step(b"LIST\r\n", rest=b"".join(listing) + b".\r\n"),
-        *_retrievals(messages),
-    )
+def _at(server: Server, script: Path, clients: int, tls: str | None = None) -> list[str]:
+    port = server.port if tls is None else server.tls_port
+    arguments = ["--script", str(script), "--host", HOST, "--port", str(port)]
+    arguments += ["--clients", str(clients)]
+    return arguments if tls is None else [*arguments, "--tls", tls]
 
 
-def _visit(site: str, number: int) -> _Session:
-    """STAT and nothing more. Its sizes are those on the wire, as RFC 1939 has them."""
-    sizes = [len(on_the_wire(text)) for text in mailbox(site, number)]
-    return _session(
-        login(site, number), _Step(b"STAT\r\n", b"+OK %d %d\r\n" % (len(sizes), sum(sizes)))
-    )
-
-
-def _transfer(site: str, number: int) -> _Session:
-    """RETR of all messages in turn, again and again."""
-    retrievals = _retrievals(mailbox(site, number))
-    return _session(
-        login(site, number),
-        *(retrievals[turn % len(retrievals)] for turn in range(_RETRIEVALS)),
-    )
-
-
-def _retrievals(messages: Sequence[bytes]) -> list[_Step]:
-    return [
-        _Step(b"RETR %d\r\n" % index, rest=on_the_wire(text) + b".\r\n")
-        for index, text in enumerate(messages, 1)
-    ]
-
-
-SCRIPTS = {"poll": _poll, "visit": _visit, "transfer": _transfer}
-"""What the clients may do, by name."""
-
-
-class _Client:
-    """One connection, from the greeting to the server's closing it."""
-
-    __slots__ = ("_buffer", "_filled", "_step", "_view", "connection", "session")
-
-    def __init__(self, port: int, session: _Session) -> None:
-        self.session = session
-        self._step = 0
-        self._buffer = bytearray(session.room)
-        self._view = memoryview(self._buffer)
-        self._filled = 0
-        self.connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self.connection.connect((_HOST, port))
-
-    def read(self) -> int:
-        """Take what has come and say what comes next; how many octets, 0 at the session's end."""
-        count = self.connection.recv_into(self._view[self._filled :])
-        steps = self.session.steps
-        if self._step == len(steps):
-            if count:
-                raise self._wrong("went on after QUIT")
-            self.connection.close()
-            return 0
-        if not count:
-            raise self._wrong("closed the connection")
-        self._filled += count
-        _, status, rest = steps[self._step]
-        line_end = self._buffer.find(b"\r\n", 0, self._filled) + 2
-        if line_end < 2:
-            if self._filled > _LONGEST_LINE:
-                raise self._wrong("sent a line without an end")
-            return count
-        if line_end < len(status) or not self._buffer.startswith(status):
-            raise self._wrong("refused, or said something else")
-        missing = line_end + len(rest) - self._filled
-        if missing > 0:
-            if self._buffer.endswith(b"\r\n.\r\n", line_end, self._filled):
-                raise self._wrong(f"sent {missing} octets too few")
-            return count
-        if missing < 0:
-            raise self._wrong(f"sent {-missing} octets too many")
-        if not self._buffer.startswith(rest, line_end):
-            raise self._wrong("sent something else")
-        self._filled = 0
-        self._step += 1
-        if self._step < len(steps):
-            self.connection.send(steps[self._step].command)
-        return count
-
-    def _wrong(self, what: str) -> WrongAnswer:
-        steps = self.session.steps
-        asked = steps[min(self._step, len(steps) - 1)].command or b"(greeting)"
-        data = bytes(self._view[: self._filled])
-        shown = data if len(data) < 200 else data[:100] + b"..." + data[-40:]
-        return WrongAnswer(f"{self.session.user}, {asked!r}: the server {what}: {shown!r}")
-
-
-def generate(
-    site: str,
-    port: int,
-    *,
-    script: str,
-    users: int,
-    clients: int,
-    seconds: float,
-    seed: int = 0,
-) -> Load:
-    """Run sessions of ``script`` for ``seconds`` with that many clients at a time.
-
-    Users are picked at random among those who have no session just then; the same ``seed`` gives
-    the same sequence. Raises `WrongAnswer`, and OSError when there is no connection.
-    """
-    choose = random.Random(seed).randrange
-    idle = [SCRIPTS[script](site, number) for number in range(users)]
-    working: dict[int, _Client] = {}
-    with select.epoll() as epoll:
-
-        def connect() -> None:
-            chosen = choose(len(idle))
-            idle[chosen], idle[-1] = idle[-1], idle[chosen]
-            client = _Client(port, idle.pop())
-            number = client.connection.fileno()
-            working[number] = client
-            epoll.register(number, select.EPOLLIN)
-
-        sessions = in_time = octets = octets_in_time = 0
-        cpu, start = _cpu(), time.perf_counter()
-        now, deadline = start, start + seconds
-        for _ in range(clients):
-            connect()
-        while working:
-            events = epoll.poll(PATIENCE)
-            if not events or now > deadline + PATIENCE:
-                users_left = ", ".join(client.session.user for client in working.values())
-                raise WrongAnswer(f"no answer for {PATIENCE:g} seconds to {users_left}")
-            now = time.perf_counter()
-            for number, _ in events:
-                count = working[number].read()
-                octets += count
-                if now < deadline:
-                    octets_in_time += count
-                if not count:
-                    idle.append(working.pop(number).session)
-                    sessions += 1
-                    if now < deadline:
-                        in_time += 1
-                        connect()
-        elapsed = time.perf_counter() - start
-        return Load(seconds, in_time, octets_in_time, elapsed, sessions, octets, _cpu() - cpu)
-
-
-def _cpu() -> float:
-    """Seconds of CPU that this process has taken."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def main() -> int:
-    """The command line, which only the measurement itself uses; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="benchmarks.load", description=__doc__)
-    parser.add_argument("site")
-    parser.add_argument("port", type=int)
-    parser.add_argument("--script", choices=SCRIPTS, required=True)
-    for option in ("users", "clients", "seed"):
-        parser.add_argument(f"--{option}", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    try:
-        load = generate(**vars(parser.parse_args()))
-    except (WrongAnswer, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.write(json.dumps(attrs.asdict(load)) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _fields(text: str) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(text)
+    for name in ("pass_ms", "login_ms"):
+        fields[name] = Times(**fields[name])
+    return fields

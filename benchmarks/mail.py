@@ -13,6 +13,7 @@ __all__ = [
     "PASSWORD",
     "TRANSFERS",
     "file_name",
+    "filled",
     "login",
     "mailbox",
     "message",
@@ -48,7 +49,7 @@ def number_of(user: str) -> tuple[str, int]:
 def mailbox(site: str, number: int) -> list[bytes]:
     """All messages of a user, with LF line ends."""
     if site == TRANSFERS:
-        return [_filled(site, number, index, _MEGABYTE) for index in range(2)]
+        return [filled(site, number, index, _MEGABYTE) for index in range(2)]
     return [message(site, number, index) for index in range(MESSAGES)]
 
 
@@ -58,7 +59,7 @@ def message(site: str, number: int, index: int) -> bytes:
     Its size depends on the user's number and the index alone: every site has the same.
     """
     size = random.Random(f"{number} {index}").randint(_SMALLEST, _LARGEST)
-    return _filled(site, number, index, size)
+    return filled(site, number, index, size)
 
 
 def on_the_wire(text: bytes) -> bytes:
@@ -66,13 +67,17 @@ def on_the_wire(text: bytes) -> bytes:
     return text.replace(b"\n", b"\r\n")
 
 
-def file_name(index: int, size: int) -> str:
-    """The message's name in cur/, of a kind that qmail gives; every second one tells the size."""
-    tag = f",S={size}" if index % 2 else ""
-    return f"{1700000000 + index}.{4000 + index}.mx1.example.org{tag}:2,"
+def file_name(index: int, text: bytes) -> str:
+    """The message's name in cur/, with its size and that on the wire, as Dovecot itself names it.
+
+    It is flagged as seen: no session has a reason to rename it.
+    """
+    sizes = f"S={len(text)},W={len(on_the_wire(text))}"
+    return f"{1700000000 + index}.M{index}P{4000 + index}.mx1.example.org,{sizes}:2,S"
 
 
-def _filled(site: str, number: int, index: int, size: int) -> bytes:
+def filled(site: str, number: int, index: int, size: int) -> bytes:
+    """A message of that many octets."""
     header = b"To: %s@example.org\nSubject: message %d\n\n" % (login(site, number).encode(), index)
     filling = _LINE * (size // len(_LINE) + 1)
     return header + filling[: size - len(header) - 1] + b"\n"

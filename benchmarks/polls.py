@@ -1,6 +1,6 @@
 """Whole polls per second, and the CPU that they cost, of several servers side by side.
 
-A poll is what a mail program does every few minutes: connect, USER, PASS, LIST, RETR of five
+A poll is what a mail program does every few minutes: connect, USER, PASS, LIST, UIDL, RETR of five
 messages, QUIT. A figure of one run says little about another run: the machine is not the same, and
 the load generator and the directory share it. So all servers run at once and are measured in turn,
 round by round, and what counts are the ratios.
@@ -12,19 +12,19 @@ import argparse
 import os
 import statistics
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from benchmarks.cpu import usage
 from benchmarks.harness import (
     add_round_options,
     at_least_one,
     in_turn,
-    load,
     make_root,
     measure,
     ratios,
@@ -32,8 +32,11 @@ from benchmarks.harness import (
     spread,
     start_all,
     start_directory,
+    weigh,
 )
-from benchmarks.load import Load
+from benchmarks.load import Generator, Load
+from benchmarks.mail import login, mailbox
+from benchmarks.scripts import poll
 from benchmarks.servers import DirectoryServer, Failure
 from benchmarks.sites import Configuration, Site, configurations
 from tests.integration.server import PROJECT
@@ -88,13 +91,16 @@ async def _measure(reactor: IReactorTime, options: argparse.Namespace) -> None:
         ]
         if _BEFORE in (each.name for each in wanted):
             _check_out(stack, options.before, before)
+        generator = Generator(reactor, root / "generator")
         directory, sites = await _start(stack, root / "sites", wanted, options.users)
+        scripts = {site.name: _script(generator, site, options.users) for site in sites}
         _introduce(options, wanted)
         rounds: dict[str, list[_Round]] = {each.name: [] for each in wanted}
         for number in range(options.rounds):
             for site in in_turn(sites, number):
-                await _load(reactor, site, options, options.warmup, seed=-1 - number)
-                measured = await _round(reactor, site, directory, options, seed=number)
+                measured = await _round(
+                    generator, site, scripts[site.name], directory, options, number
+                )
                 rounds[site.name].append(measured)
                 report(f"round {number + 1}, {site.name}: {measured.rate:.0f} polls/s")
         for site in sites:
@@ -130,38 +136,32 @@ async def _start(
     return directory, sites
 
 
+def _script(generator: Generator, site: Site, users: int) -> Path:
+    """The polls of all users of a site."""
+    logins = [(login(site.name, number), mailbox(site.name, number)) for number in range(users)]
+    return generator.script(site.name, (poll(user, messages) for user, messages in logins))
+
+
 async def _round(
-    reactor: IReactorTime,
+    generator: Generator,
     site: Site,
+    script: Path,
     directory: DirectoryServer,
     options: argparse.Namespace,
-    seed: int,
+    number: int,
 ) -> _Round:
-    server_before, directory_before = usage(site.pid), usage(directory.pid)
-    done = await _load(reactor, site, options, options.seconds, seed)
-    server, slapd = usage(site.pid), usage(directory.pid)
+    def run(seconds: float, seed: int) -> Coroutine[Deferred[Any], Any, Load]:
+        return generator.run(site, script, clients=options.clients, seconds=seconds, seed=seed)
+
+    await run(options.warmup, -1 - number)
+    done, cost = await weigh(run(options.seconds, number), site.pid, directory.pid)
     each = 1000 / done.sessions
     return _Round(
         rate=done.in_time / done.seconds,
-        server=(server.cpu - server_before.cpu) * each,
-        directory=(slapd.cpu - directory_before.cpu) * each,
+        server=cost.cpu[0] * each,
+        directory=cost.cpu[1] * each,
         generator=done.cpu * each,
-        processes=server.processes,
-    )
-
-
-async def _load(
-    reactor: IReactorTime, site: Site, options: argparse.Namespace, seconds: float, seed: int
-) -> Load:
-    return await load(
-        reactor,
-        site,
-        site.name,
-        script="poll",
-        users=options.users,
-        clients=options.clients,
-        seconds=seconds,
-        seed=seed,
+        processes=cost.processes[0],
     )
 
 

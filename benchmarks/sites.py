@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import attrs
 
-from benchmarks.mail import MESSAGES, file_name, message
+from benchmarks.mail import file_name, login, mailbox
 from benchmarks.servers import OurServer, user_entry
 from tests.integration.server import PROJECT
 
@@ -111,8 +111,7 @@ class Site(OurServer):
         """The users, as LDIF."""
         return "".join(
             user_entry(
-                self.name,
-                number,
+                login(self.name, number),
                 {"homeDirectory": str(home), "qmailUID": uid, "qmailGID": gid},
             )
             for number, home, uid, gid in self._homes()
@@ -121,11 +120,7 @@ class Site(OurServer):
     def deliver(self) -> None:
         """Make all homes, which only their owners can look into, with all the mail in cur/."""
         for number, home, uid, gid in self._homes():
-            contents = (message(self.name, number, index) for index in range(MESSAGES))
-            named = {
-                file_name(index, len(content)): content for index, content in enumerate(contents)
-            }
-            make_home(home, named, uid, gid)
+            make_home(home, mailbox(self.name, number), uid, gid)
 
     def _homes(self) -> Iterator[tuple[int, Path, int, int]]:
         """Each user's number, home, uid and gid."""
@@ -134,17 +129,25 @@ class Site(OurServer):
             yield number, self.directory / "homes" / str(number), *owner
 
 
-def make_home(home: Path, messages: Mapping[str, bytes], uid: int, gid: int) -> None:
-    """A home and its Maildir, which only the owner can look into; ``messages`` are put in cur/."""
+def make_home(
+    home: Path, messages: Iterable[bytes], uid: int, gid: int, folder: str = "Maildir"
+) -> None:
+    """A Maildir of that name in a home, which is made as well; the messages are put in cur/.
+
+    Only the owner can look into it.
+    """
     home.parent.mkdir(parents=True, exist_ok=True)
-    maildir = home / "Maildir"
-    paths = [home, maildir, *(maildir / folder for folder in ("tmp", "new", "cur"))]
+    maildir = home / folder
+    paths = [home, maildir, *(maildir / name for name in ("tmp", "new", "cur"))]
     for path in paths:
-        path.mkdir(mode=0o700)
-    for name, content in messages.items():
-        file = maildir / "cur" / name
-        file.write_bytes(content)
-        file.chmod(0o600)
-        paths.append(file)
-    for path in paths:
+        path.mkdir(mode=0o700, exist_ok=path == home)
         os.chown(path, uid, gid)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    # By plain calls: a mailbox may have 100,000 messages.
+    for index, content in enumerate(messages):
+        file = os.open(f"{maildir}/cur/{file_name(index, content)}", flags, 0o600)
+        try:
+            os.write(file, content)
+            os.fchown(file, uid, gid)
+        finally:
+            os.close(file)

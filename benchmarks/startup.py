@@ -101,7 +101,7 @@ async def _measure(reactor: IReactorTime, options: argparse.Namespace) -> None:
 
 def _users(root: Path) -> str:
     home = root / "homes" / "joe"
-    make_home(home, {}, *OWNER)
+    make_home(home, (), *OWNER)
     entries = {"joe": {}, "ann": {"mailHost": "mail2.example.org"}}
     return "".join(
         qmail_user(user, ssha_value(PASSWORD), {"homeDirectory": str(home), **attributes})
