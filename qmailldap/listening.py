@@ -5,6 +5,7 @@ From the outside in: the PROXY header of ``haproxy:``, TLS of ``--pop3s``, POP3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -27,12 +28,16 @@ from qmailldap.options import CannotStart, Options
 from qmailldap.pop3.admission import Admission
 from qmailldap.tls.factory import TLSFactory
 
-__all__ = ["Listener", "OpenEndpoint", "listeners", "plain_endpoints"]
+__all__ = ["BACKLOG", "Listener", "OpenEndpoint", "listeners", "plain_endpoints"]
 
 OpenEndpoint = Callable[[Any, str], IStreamServerEndpoint]
 """What makes an endpoint of a reactor and a description, as `serverFromString`. Asked for each in
 the order in which they will be listened on."""
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted, unless the endpoint says how many."""
+
+_WITH_BACKLOG = re.compile("(?:tcp6?|ssl|unix):.")
 _PROXY = "haproxy:"
 # What is not tcp is a socket of the host itself, or has TLS already.
 _WITHOUT_NETWORK = ("ssl:", "unix:")
@@ -74,7 +79,7 @@ class Listener:
         if behind_proxy:
             factory = ProxyFactory(factory, self.reactor, self.proxy_time, admission=self.admission)
         try:
-            endpoint = self.endpoint(self.reactor, inner)
+            endpoint = self.endpoint(self.reactor, _with_room_to_wait(inner))
         except Exception as error:
             # What an endpoint's parser raises depends on its kind: bad files, bad numbers, …
             hint = " (a colon within a value is written \\:)" if "::" in description else ""
@@ -84,6 +89,16 @@ class Listener:
         service._raiseSynchronously = True
         service.setName(name)
         return service
+
+
+def _with_room_to_wait(description: str) -> str:
+    """The endpoint, with more room for those not yet accepted than Twisted's 50.
+
+    Whom the kernel has no room for tries again after a second.
+    """
+    if _WITH_BACKLOG.match(description) and ":backlog=" not in description:
+        return f"{description}:backlog={BACKLOG}"
+    return description
 
 
 def listeners(options: Options, common: Listener) -> list[Service]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.python import usage
@@ -30,6 +31,10 @@ class CannotStart(SystemExit, Exception):
 
     def __init__(self, line: str) -> None:
         super().__init__(f"{NAME}: {line}")
+
+
+_HASH_THREADS = max(2, min(4, os.cpu_count() or 1))
+"""One for each processor: more make all hashes slower, and the threads hold more of them up."""
 
 
 def _count(option: str, default: int, description: str) -> list[Any]:
@@ -74,7 +79,7 @@ _PARAMETERS: list[list[Any]] = [
     _count("keepers", MOST_KEEPERS, "Owners whose mailboxes are worked on at a time, at most"),
     _count("ldap-connections", 4, "Connections that searches share, for each server"),
     _count("mail-threads", 10, "Threads that work on Maildirs"),
-    _count("hash-threads", 4, "Threads that compute password hashes"),
+    _count("hash-threads", _HASH_THREADS, "Threads that compute password hashes"),
 ]
 
 

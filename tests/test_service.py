@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap import separation as separation_module
 from qmailldap.directory import Directory
+from qmailldap.listening import BACKLOG
 from qmailldap.loglevel import Log
 from qmailldap.pop3 import POP3Factory
 from qmailldap.service import CannotStart, Options, POP3Service, makeService
@@ -88,6 +89,13 @@ class ServiceTests(ServiceTestCase):
         service.privilegedStartService()
         listening = [(port, interface) for port, _, _, interface in self.reactor.tcpServers]
         self.assertEqual(listening, [(8110, ""), (8111, "127.0.0.1")])
+
+    def test_there_is_room_for_many_who_wait_to_be_accepted(self) -> None:
+        endpoints = ("tcp:8110", "tcp:8111:backlog=7", "unix:/nowhere/pop3")
+        service = self.make(*(f"--listen={endpoint}" for endpoint in endpoints))
+        service.privilegedStartService()
+        self.assertEqual([backlog for _, _, backlog, _ in self.reactor.tcpServers], [BACKLOG, 7])
+        self.assertEqual(self.reactor.unixServers[0][2], BACKLOG)
 
     def test_who_sees_a_port_open_may_send_sighup(self) -> None:
         heeded: list[bool] = []

@@ -46,8 +46,8 @@ from qmailldap.maildir.work import Begun, Unchanged
 
 __all__ = ["LONGEST", "MOST_OCTETS", "Begin", "BeginAgain", "ListingCache", "Mailbox"]
 
-MOST_OCTETS = 32 * 1024 * 1024
-"""Octets that listings may take by default: some 16 of 10,000 messages, or 15,000 usual ones."""
+MOST_OCTETS = 64 * 1024 * 1024
+"""Octets that listings may take by default: some 32 of 10,000 messages, or 30,000 usual ones."""
 
 LONGEST = 6 * 3600.0
 """Seconds that a listing is used, and so also until tmp/ is tidied in a mailbox that rests."""
