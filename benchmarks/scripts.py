@@ -75,9 +75,7 @@ __all__ = [
     "Session",
     "Step",
     "build_generator",
-    "hold",
     "listing",
-    "login",
     "poll",
     "transfer",
     "visit",
@@ -159,16 +157,6 @@ def transfer(
 def listing(user: str, sizes: Sequence[int], *, password: str = PASSWORD) -> Session:
     """LIST and UIDL: what a client does that finds nothing new."""
     return _session(user, password, _list(sizes), _uidl(len(sizes)))
-
-
-def login(user: str, *, password: str = PASSWORD) -> Session:
-    """Nothing but the login."""
-    return _session(user, password)
-
-
-def hold(user: str, sizes: Sequence[int], *, password: str = PASSWORD) -> Session:
-    """STAT, so that the mailbox has been looked at by the time the session is held."""
-    return visit(user, sizes, password=password)
 
 
 def write_script(path: Path, sessions: Iterable[Session]) -> None:

@@ -37,11 +37,15 @@ _HASH_THREADS = max(2, min(4, os.cpu_count() or 1))
 """One for each processor: more make all hashes slower, and the threads hold more of them up."""
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
 def _count(option: str, default: int, description: str) -> list[Any]:
     """The row of an option that is a number of at least one."""
 
     def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < 1:
+        if not _is_number(text) or int(text) < 1:
             raise ValueError(f"--{option} is a number of 1 or more, not {text!r}")
         return int(text)
 
@@ -49,7 +53,7 @@ def _count(option: str, default: int, description: str) -> list[Any]:
 
 
 def _workers(text: str) -> int:
-    if not text.isdecimal() or int(text) > MOST_WORKERS:
+    if not _is_number(text) or int(text) > MOST_WORKERS:
         raise ValueError(f"--workers is a number from 0 to {MOST_WORKERS}, not {text!r}")
     return int(text)
 

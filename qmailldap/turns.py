@@ -42,7 +42,7 @@ class Turns:
         places = self._names.get(name)
         if places is None:
             places = self._names[name] = _Places()
-        if places.taken < self._places:
+        if places.taken < self._places and not places.waiting:
             places.taken += 1
         elif len(places.waiting) >= MOST_WAITING * self._places:
             raise Busy(f"{len(places.waiting)} sessions wait for {name}")
@@ -69,21 +69,28 @@ class Turns:
         return await asked
 
     def _leave(self, name: str, places: _Places) -> None:
-        if places.waiting:
-            places.waiting.popleft().callback(None)
-            return
         places.taken -= 1
+        if places.serving:
+            # Work that was done at once: whoever let it in lets the next one in, or the stack would
+            # grow with all who wait.
+            return
+        places.serving = True
+        while places.waiting and places.taken < self._places:
+            places.taken += 1
+            places.waiting.popleft().callback(None)
+        places.serving = False
         if not places.taken:
             del self._names[name]
 
 
 class _Places:
     """Of one name: how many places are taken, and those who wait for one, whose Deferreds give it
-    to them.
+    to them. ``serving`` says that they are being given it just now.
     """
 
-    __slots__ = ("taken", "waiting")
+    __slots__ = ("serving", "taken", "waiting")
 
     def __init__(self) -> None:
         self.taken = 0
+        self.serving = False
         self.waiting: deque[Deferred[None]] = deque()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 from pathlib import Path
 
@@ -41,3 +42,13 @@ class FloorsTests(SynchronousTestCase):
                 looked_at += 1
                 self.assertLessEqual(height[imported], height[room], f"{path} from {imported}")
         self.assertGreater(looked_at, 20)
+
+    def test_every_package_is_in_the_list_of_those_to_be_installed(self) -> None:
+        configuration = configparser.ConfigParser()
+        configuration.read(ROOT / "setup.cfg")
+        listed = configuration["options"]["packages"].split()
+        there = [
+            ".".join(path.parent.relative_to(ROOT).parts)
+            for path in (ROOT / "qmailldap").rglob("__init__.py")
+        ]
+        self.assertEqual(sorted(listed), sorted([*there, "twisted.plugins"]))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -51,6 +52,28 @@ class TurnsTests(SynchronousTestCase):
             [self.successResultOf(each) for each in asked],
             [str(count) for count in range(1, 1 + len(asked))],
         )
+        self.assertEqual(turns._names, {})
+
+    def test_work_that_is_done_at_once_takes_no_more_of_the_stack_the_more_wait(self) -> None:
+        depths = set()
+        turns = Turns(self.clock, places=8)
+
+        def work() -> Deferred[int]:
+            depth, frame = 0, sys._getframe()
+            while (caller := frame.f_back) is not None:
+                depth, frame = depth + 1, caller
+            depths.add(depth)
+            return succeed(depth)
+
+        held = [self.take("a", turns) for _ in range(8)]
+        asked = [Deferred.fromCoroutine(turns.take("a", work)) for _ in range(8 * MOST_WAITING)]
+        self.begun[0].callback("done")
+        for each in asked:
+            self.successResultOf(each)
+        self.assertLess(max(depths) - min(depths), 5)
+        for other in self.begun[1:]:
+            other.callback("done")
+        self.assertEqual([self.successResultOf(each) for each in held], ["done"] * 8)
         self.assertEqual(turns._names, {})
 
     def test_a_failure_lets_the_next_one_work(self) -> None:

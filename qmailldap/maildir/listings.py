@@ -40,6 +40,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeAlias
 
+from qmailldap.maildir.names import PRINTABLE
 from qmailldap.maildir.scanning import SETTLED, Snapshot
 from qmailldap.maildir.storage import Listing
 from qmailldap.maildir.work import Begun, Unchanged
@@ -60,6 +61,10 @@ _AN_ENTRY = 700
 
 _A_MESSAGE = 96
 """Octets of a message in a listing, and in what sessions make of it, without its name."""
+
+
+_A_NAME = 100
+"""Octets of a name that is there twice, without itself."""
 
 
 class Mailbox(NamedTuple):
@@ -200,5 +205,7 @@ def _is_settled(before: _Entry, snapshot: Snapshot, began: float, began_at: floa
 
 def _octets_of(listing: Listing) -> int:
     """About what the listing takes, and what sessions have made of it."""
-    names = sum(map(len, listing.files))
-    return _AN_ENTRY + len(listing.files) * _A_MESSAGE + 2 * names
+    names = b"".join(listing.files)
+    texts = len(names) + 2 * len(names.translate(None, PRINTABLE))
+    twice = sum(map(len, listing.ambiguous)) + len(listing.ambiguous) * _A_NAME
+    return _AN_ENTRY + len(listing.files) * _A_MESSAGE + len(names) + texts + twice

@@ -133,8 +133,11 @@ class MaildirMailbox:
     def takeAtHand(self, index: int) -> bytes | None:
         """A whole message that was read ahead: not opened once more, and no longer kept."""
         self._check(index)
-        ahead = self._ahead.pop(index, None)
-        return None if ahead is None else ahead.first
+        ahead = self._ahead.get(index)
+        if ahead is None or ahead.file is not None or len(ahead.first) != ahead.size:
+            return None
+        del self._ahead[index]
+        return ahead.first
 
     def getMessage(self, index: int) -> Deferred[StoredMessage]:
         """Open a message, marked or not.

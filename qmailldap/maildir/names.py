@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 __all__ = [
+    "PRINTABLE",
     "delivery_number",
     "is_trashed",
     "seen_name",
@@ -23,7 +24,7 @@ __all__ = [
 _LONGEST_SIZE = 18
 """Digits of a size in a name; a number of more is no size of any file."""
 
-_PRINTABLE = bytes(range(0x21, 0x7F))
+PRINTABLE = bytes(range(0x21, 0x7F))
 _NOT_PRINTABLE = re.compile(rb"[^\x21-\x7e]")
 
 
@@ -41,7 +42,7 @@ def unique_id(unique: bytes) -> bytes:
     name holds no colon.
     """
     # One look at the whole name: a mailbox of 10,000 asks 10,000 times.
-    if unique and not unique.translate(None, _PRINTABLE):
+    if unique and not unique.translate(None, PRINTABLE):
         return unique
     return _NOT_PRINTABLE.sub(lambda octet: b":%02X" % ord(octet[0]), unique) or b":"
 
@@ -50,7 +51,7 @@ def unique_ids(uniques: list[bytes]) -> list[bytes]:
     """The `unique_id` of each of many unique names; a list of clean ones may be given back."""
     # None of them is empty if the octets between them that no name has are never side by side.
     text = b"\0%b\0" % b"\0".join(uniques)
-    if b"\0\0" not in text and not text.translate(None, _PRINTABLE + b"\0"):
+    if b"\0\0" not in text and not text.translate(None, PRINTABLE + b"\0"):
         return uniques
     return [unique_id(unique) for unique in uniques]
 

@@ -86,9 +86,14 @@ def open_messages(maildir: Maildir, number: int, count: int) -> list[OpenMessage
             if octets > CHUNK:
                 os.close(descriptor)
                 break
-            opened.append(_begin_to_read(descriptor, size))
+            message = _begin_to_read(descriptor, size)
         except OSError:
             break
+        if message.file is not None:
+            # It came to less than its file was said to have: whoever asks for it is to find out.
+            message.file.close()
+            break
+        opened.append(message)
     return opened
 
 

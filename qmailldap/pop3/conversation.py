@@ -7,6 +7,7 @@ commands mean is not known here.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -61,7 +62,9 @@ class Conversation(pop3.POP3):
     def connectionMade(self) -> None:
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
-            set_no_delay(True)
+            # Transports of UNIX sockets have it in some versions of Twisted, and cannot do it.
+            with suppress(OSError):
+                set_no_delay(True)
         self._flow = Flow(self.transport, self._client_has_read)
         self._session = Session(self._settings.log, self.transport.getPeer)
         super().connectionMade()

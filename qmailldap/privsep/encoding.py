@@ -154,6 +154,8 @@ def read_begun(fields: Sequence[bytes]) -> Begun:
     )
     if not len(listing.files) == len(listing.sizes) == len(listing.inodes):
         raise FrameError("a listing has not as many sizes as names")
+    if len(listing.ambiguous) > len(listing.files):
+        raise FrameError("a listing has more names that are there twice than names")
     *failures, is_current, was_made = rest
     return Begun(
         path,
@@ -207,10 +209,10 @@ def write_opened(messages: Sequence[Opened]) -> list[bytes]:
 
 
 def read_opened(fields: Sequence[bytes], files: int) -> list[Opened]:
-    """At least one message; each is whole unless it has one of the ``files`` that came along."""
+    """At least one message; each is whole, but the first may have one of the ``files``."""
     if not fields or len(fields) % 6:
         raise FrameError("an answer with no whole number of messages")
-    messages = []
+    messages: list[Opened] = []
     for size, first, has_file, written_at, device, inode in _in_rows(6, fields):
         message = Opened(
             number(size),
@@ -223,6 +225,8 @@ def read_opened(fields: Sequence[bytes], files: int) -> list[Opened]:
         left = message.size - len(first)
         if left < 0 or bool(left) != message.has_file:
             raise FrameError("a message is not of the size it is said to have")
+        if left and messages:
+            raise FrameError("a message was read ahead, and not to its end")
         messages.append(message)
     if sum(message.has_file for message in messages) != files:
         raise FrameError("not as many files as messages that have one")

@@ -243,6 +243,24 @@ class BoundTests(ListingsTestCase):
         self.assertLessEqual(self.listings.octets, 20_000)
         self.assertLess(self.listings.mailboxes, 200)
 
+    def test_names_that_are_there_twice_or_are_shown_longer_count_as_well(self) -> None:
+        plain = listing(20)
+        odd = plain._replace(files=tuple(b"cur/\x80" + file[5:] for file in plain.files))
+        twice = plain._replace(ambiguous=frozenset([b"x" * 50, b"y" * 50]))
+        counted = []
+        for each in (plain, odd, twice):
+            disk = Disk()
+            begun = disk.read()._replace(listing=each)
+            self.patch(disk, "read", lambda begun=begun: begun)
+            self.listings = self.cache()
+            self.begin(JOE, disk)
+            self.pass_time()
+            self.begin(JOE, disk)
+            self.assertTrue(each.is_shared)
+            counted.append(self.listings.octets)
+        self.assertEqual(counted[1], counted[0] + 2 * 20)
+        self.assertGreaterEqual(counted[2], counted[0] + 2 * 50)
+
     def test_one_listing_does_not_take_the_place_of_all(self) -> None:
         self.listings = self.cache(20_000)
         self.keep(ANN)

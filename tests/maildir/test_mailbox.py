@@ -320,6 +320,22 @@ class AheadTests(MailboxTestCase):
         self.assertEqual(b"2", self.first_of(1))
         self.assertEqual([b"5", b"3", b"4"], [self.ahead(index) for index in (4, 2, 3)])
 
+    def test_they_can_be_taken_whole(self) -> None:
+        self.assertIsNone(self.held.takeAtHand(1))
+        self.first_of(0)
+        self.assertEqual(b"2", self.held.takeAtHand(1))
+        self.assertIsNone(self.held.takeAtHand(1))
+        self.assertEqual(b"3", self.ahead(2))
+        self.assertRaises(ValueError, self.held.takeAtHand, 5)
+
+    def test_one_of_which_a_part_was_read_is_not_taken_for_the_whole(self) -> None:
+        with open(self.path / "cur/2.a:2,", "rb", buffering=0) as file:
+            half = OpenMessage(10, b"half", file, 0)
+            for ahead in (half, half._replace(file=None)):
+                self.held._ahead = {1: ahead}
+                self.assertIsNone(self.held.takeAtHand(1))
+                self.assertIs(ahead, self.held._ahead[1])
+
     def test_each_is_given_once(self) -> None:
         self.first_of(0)
         self.assertEqual(b"3", self.ahead(2))

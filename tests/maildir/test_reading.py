@@ -152,6 +152,21 @@ class OpenMessagesTests(MaildirTestCase):
         self.assertRaises(OSError, open_message, self.maildir, 0)
         self.assertEqual(before, open_descriptors())
 
+    def test_one_that_shrinks_while_it_is_read_ahead_is_the_end(self) -> None:
+        self.deliver(5, 10, 20, 30)
+        before = open_descriptors()
+        open_file = self.maildir.open
+
+        def open_and_shrink(number: int) -> tuple[int, int]:
+            descriptor, size = open_file(number)
+            if number == 2:
+                (self.path / "cur/3.a:2,").write_bytes(b"3:half")
+            return descriptor, size
+
+        self.patch(self.maildir, "open", open_and_shrink)
+        self.assertEqual([5, 10], self.sizes())
+        self.assertEqual(before, open_descriptors())
+
     def test_no_descriptor_stays_open_but_that_of_a_large_one(self) -> None:
         self.deliver(1, CHUNK, 2 * CHUNK, 5, 6)
         before = open_descriptors()

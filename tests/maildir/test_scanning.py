@@ -124,6 +124,31 @@ class SnapshotTests(MaildirTestCase):
         os.utime(file, (2**33, 2**33))
         self.assertIsNotNone(self.read())
 
+    def test_another_folder_of_the_same_times_is_another_token(self) -> None:
+        real = os.fstat
+
+        class Timeless(NamedTuple):
+            st_dev: int
+            st_ino: int
+            st_mtime_ns: int = 1
+            st_ctime_ns: int = 2
+
+        def timeless(descriptor: int) -> Timeless:
+            status = real(descriptor)
+            return Timeless(status.st_dev, status.st_ino)
+
+        def token() -> bytes:
+            with self.maildir._folders() as opened, mock.patch.object(os, "fstat", timeless):
+                return token_of(opened)
+
+        before = token()
+        (self.path / "cur").rename(self.path / "old")
+        (self.path / "cur").mkdir()
+        self.assertNotEqual(before, token())
+        (self.path / "cur").rmdir()
+        (self.path / "old").rename(self.path / "cur")
+        self.assertEqual(before, token())
+
     def test_any_change_of_a_folder_is_another_token(self) -> None:
         new, cur = (os.open(self.path / name, os.O_RDONLY) for name in ("new", "cur"))
         self.addCleanup(os.close, new)

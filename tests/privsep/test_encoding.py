@@ -60,7 +60,7 @@ def begun_ones(draw: st.DrawFn) -> Begun:
         files=tuple(files),
         sizes=array("q", draw(st.lists(sizes, min_size=count, max_size=count))),
         inodes=array("Q", draw(st.lists(numbers, min_size=count, max_size=count))),
-        ambiguous=frozenset(draw(st.lists(words, max_size=3))),
+        ambiguous=frozenset(draw(st.lists(words, max_size=min(3, count)))),
         has_new=draw(st.booleans()),
     )
     flags = draw(st.booleans()), draw(st.booleans())
@@ -68,10 +68,17 @@ def begun_ones(draw: st.DrawFn) -> Begun:
 
 
 @st.composite
-def opened_ones(draw: st.DrawFn) -> Opened:
+def opened_ones(draw: st.DrawFn, whole: bool = False) -> Opened:
     first = draw(st.binary(max_size=20))
-    left = draw(st.just(0) | sizes)
+    left = 0 if whole else draw(st.just(0) | sizes)
     return Opened(len(first) + left, first, bool(left), draw(st.integers(-(2**63), 2**63)))
+
+
+opened_together = st.builds(
+    lambda first, others: [first, *others],
+    opened_ones(),
+    st.lists(opened_ones(whole=True), max_size=4),
+)
 
 
 def begun(**changes: bytes) -> list[bytes]:
@@ -123,12 +130,12 @@ class RoundTripTests(SynchronousTestCase):
 
     def test_a_unique_name_may_be_empty(self) -> None:
         # Of the files ":2,S" and ":2,F".
-        listing = Listing((), array("q"), array("Q"), frozenset([b""]), False)
+        listing = Listing((b"cur/:2,S",), array("q", [1]), array("Q", [2]), frozenset([b""]), False)
         value = Begun(b"/m", listing, Failures(), True)
         self.assertEqual(encoding.read_begun(encoding.write_begun(value)), value)
 
     @settings(deadline=None)
-    @given(st.lists(opened_ones(), min_size=1, max_size=5))
+    @given(opened_together)
     def test_messages_come_back(self, messages: list[Opened]) -> None:
         files = sum(message.has_file for message in messages)
         fields = encoding.write_opened(messages)
@@ -280,6 +287,10 @@ class ReadTests(SynchronousTestCase):
         for fields in ([b"joe", b"1"], [b"/joe\0", b"1"], [b"/joe", b"x"], [b"/joe"], []):
             self.assert_refused(encoding.read_begun_again, fields)
 
+    def test_no_more_names_are_there_twice_than_there_are_names(self) -> None:
+        encoding.read_begun(begun(ambiguous=b"a\0b\0"))
+        self.assert_refused(encoding.read_begun, begun(ambiguous=b"a\0b\0c\0"))
+
     def test_a_list_of_names_that_was_cut_is_refused(self) -> None:
         self.assert_refused(encoding.read_begun, begun(ambiguous=b"a\0b"))
 
@@ -321,6 +332,11 @@ class ReadTests(SynchronousTestCase):
         ):
             fields = encoding.write_opened([message])
             self.assert_refused(encoding.read_opened, fields, files)
+
+    def test_only_the_first_may_have_a_file(self) -> None:
+        whole, half = Opened(1, b"a", False, 0), Opened(9, b"b", True, 0)
+        self.assert_refused(encoding.read_opened, encoding.write_opened([whole, half]), 1)
+        encoding.read_opened(encoding.write_opened([half, whole]), 1)
 
     def test_an_answer_has_at_least_the_message_that_was_asked_for(self) -> None:
         self.assert_refused(encoding.read_opened, [], 0)
