@@ -19,6 +19,8 @@ DEFAULT_LISTEN = "tcp:110"
 MOST_WORKERS = 64
 """More than most hosts have cores; each is a whole process."""
 
+_MOST_LISTINGS = 1_000_000
+
 _LISTS = ("listen", "pop3s", "certificate")
 
 
@@ -58,6 +60,12 @@ def _workers(text: str) -> int:
     return int(text)
 
 
+def _listings(text: str) -> int:
+    if not _is_number(text) or int(text) > _MOST_LISTINGS:
+        raise ValueError(f"--listings is a number from 0 to {_MOST_LISTINGS}, not {text!r}")
+    return int(text)
+
+
 _PARAMETERS: list[list[Any]] = [
     [
         "control",
@@ -81,6 +89,13 @@ _PARAMETERS: list[list[Any]] = [
         _workers,
     ],
     _count("keepers", MOST_KEEPERS, "Owners whose mailboxes are worked on at a time, at most"),
+    [
+        "listings",
+        None,
+        64,
+        "Memory for listings of mailboxes that do not change, in MB; 0: all are read anew",
+        _listings,
+    ],
     _count("ldap-connections", 4, "Connections that searches share, for each server"),
     _count("mail-threads", 10, "Threads that work on Maildirs"),
     _count("hash-threads", _HASH_THREADS, "Threads that compute password hashes"),

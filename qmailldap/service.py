@@ -369,7 +369,8 @@ def _server(options: Options, reactor: Any, shared: _Shared) -> POP3Service:
         cleartext=control.ldapcleartext > 0,
     )
     keepers = None if separation is None else separation.keepers
-    owners = Owners(mail_threads, keepers, control.dirmaker, listings=ListingCache())
+    listings = ListingCache(options["listings"] * 1024 * 1024) if options["listings"] else None
+    owners = Owners(mail_threads, keepers, control.dirmaker, listings=listings)
     forwarder = Forwarder(reactor, cluster, forwarder_tls, name_threads)
     limits = control.pop3limits
     sessions = Sessions(limits.sessions, cluster.trusts, shared.counts)

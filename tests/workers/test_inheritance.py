@@ -26,6 +26,7 @@ values = st.fixed_dictionaries(
         "guesses": st.none() | texts,
         "workers": st.integers(0, MOST_WORKERS),
         "keepers": counts,
+        "listings": st.integers(0, 10**6),
         "ldap-connections": counts,
         "mail-threads": counts,
         "hash-threads": counts,
