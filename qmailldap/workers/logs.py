@@ -36,8 +36,11 @@ _STANDARD_OUTPUT = 1
 MOST_LETTERS = 10_000
 """Of one event; what is more is a traceback that nobody reads to its end."""
 
-_LONGEST_LINE = 64 * 1024
-"""Octets of one line from a worker, in which a letter may take six."""
+_LONGEST_LETTER = 12
+"""Octets of one in JSON: beyond the BMP it is two surrogates, of six each (RFC 8259 section 7)."""
+
+_LONGEST_LINE = _LONGEST_LETTER * MOST_LETTERS + 1024
+"""Octets of one line from a worker: the letters, and what stands around them."""
 
 PATIENCE = 2.0
 """Seconds that a worker waits for the supervisor to read; then its lines are lost until it does."""

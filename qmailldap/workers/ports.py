@@ -159,6 +159,11 @@ class _InheritedUNIXPort(unix.Port):
     numberAccepts = _InheritedPort.numberAccepts
 
     def startListening(self) -> None:
+        # As Twisted's own: without one in reserve, a process that is out of descriptors cannot
+        # send anybody away, and wakes for the same connection without end.
+        reserved: Any = getattr(tcp, "_reservedFD", None)
+        if reserved is not None:
+            reserved.reserve()
         self.factory.doStart()  # type: ignore[union-attr]
         self.socket, self._preexistingSocket = self._preexistingSocket, None
         self.fileno = self.socket.fileno  # type: ignore[method-assign, union-attr]

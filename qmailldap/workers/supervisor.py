@@ -89,6 +89,7 @@ class Supervisor(Service):
         self._configured_as = os.geteuid()
         self._relayed = False
         self._stopped: Deferred[None] = Deferred()
+        self._beginning: IDelayedCall | None = None
         spawner: Any = _Spawner(reactor, self._spawn)
         self._monitor = ProcessMonitor(spawner)
         self._monitor.threshold = STEADY
@@ -110,12 +111,18 @@ class Supervisor(Service):
         self._relayed = not logs_to_standard_output()
         for name in self._numbers:
             self._monitor.addProcess(name, [name])
+        # Not before the reactor heeds signals: one that ends this process leaves no workers behind.
+        self._beginning = self._reactor.callLater(0, self._begin)
+
+    def _begin(self) -> None:
         _log.info("workers count={count} are started", count=len(self._numbers))
         self._monitor.startService()
 
     def stopService(self) -> Deferred[None]:
         """Fires when all of them have ended."""
         super().stopService()
+        if self._beginning is not None and self._beginning.active():
+            self._beginning.cancel()
         self._monitor.stopService()
         self._look_for_the_end()
         return self._stopped

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from twisted.internet.error import ReactorNotRunning
@@ -62,15 +62,44 @@ def _start(options: WorkerOptions, reactor: Any) -> None:
     """Raises `CannotStart`."""
     from qmailldap.service import make_worker
 
-    here = os.getcwd()
     # Relative paths were those of the directory in which twistd was started.
-    with suppress(OSError):
-        os.chdir(options["start"])
-    service = make_worker(options, reactor)
-    os.chdir(here)
+    with _directory(options["start"]):
+        service = make_worker(options, reactor)
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+
+
+@contextmanager
+def _directory(path: str) -> Iterator[None]:
+    """Be in that directory meanwhile. Raises `CannotStart` where that cannot be."""
+    here = _working_directory(path)
+    # Who is there already may stay, even as a user who could not enter it.
+    elsewhere = here != path
+    if elsewhere:
+        _enter(path)
+    yield
+    if elsewhere:
+        _enter(here)
+
+
+def _working_directory(expected: str) -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        # It was removed, and most likely is the one that was asked for.
+        raise _no_directory(expected, error) from None
+
+
+def _enter(path: str) -> None:
+    try:
+        os.chdir(path)
+    except OSError as error:
+        raise _no_directory(path, error) from None
+
+
+def _no_directory(path: str, error: OSError) -> CannotStart:
+    return CannotStart(f"the directory {path} cannot be entered: {error.strerror}")
 
 
 class _Hangups:

@@ -267,6 +267,8 @@ class RightsTests(WorkersTestCase):
         self.assertIn(listening, supervisor.sockets)
         for each in workers:
             self.assertEqual(each.sockets & supervisor.sockets, {listening})
+        for each in brokers:
+            self.assertNotIn(listening, each.sockets)
 
     def listening(self, port: int) -> str:
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:

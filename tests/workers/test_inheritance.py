@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,8 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.options import MOST_WORKERS, Options
-from qmailldap.workers.inheritance import Inheritance, WorkerOptions
+from qmailldap.workers import inheritance
+from qmailldap.workers.inheritance import Inheritance, WorkerOptions, keep_to_this_process
 
 _FEWER = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
@@ -86,6 +88,25 @@ class ArgumentsTests(SynchronousTestCase):
         )
         # 0, 1 and 2 are what every program has.
         self.assertEqual(sorted(handed_over), list(range(3, 3 + len(theirs))))
+
+    def test_what_a_worker_starts_gets_none_of_what_it_inherits(self) -> None:
+        lifeline, scores, counts, *ports = opened = [os.dup(2) for _ in range(5)]
+        for each in opened:
+            self.addCleanup(os.close, each)
+            os.set_inheritable(each, True)
+        self.patch(inheritance, "LIFELINE", lifeline)
+        keep_to_this_process(
+            Inheritance(
+                number=1,
+                scores=scores,
+                counts=counts,
+                ports=tuple(ports),
+                relayed=False,
+                start="/",
+                reactor="",
+            )
+        )
+        self.assertEqual([os.get_inheritable(each) for each in opened], [False] * 5)
 
     def test_nobody_is_a_worker_by_mistake(self) -> None:
         for arguments in ([], ["--number=1"], ["--number=x"], ["--ports=a"], ["stray"]):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
+import threading
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +26,7 @@ from qmailldap.workers.logs import LineRelay, PipeWriter, logs_to_standard_outpu
 _FEWER = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 NOW = 1_700_000_000.25
+_LIMIT = 10.0
 
 
 def twisted_line(event: LogEvent) -> str:
@@ -114,19 +117,25 @@ class PipeTests(LinesTestCase):
     def test_a_reader_that_does_not_read_loses_lines_and_is_told_of_them(self) -> None:
         self.patch(logs, "PATIENCE", 0.01)
         writer = PipeWriter(self.writer, 2)
-        line = json.dumps([None, "qmailldap.pop3", "info", "x" * 1000]).encode() + b"\n"
+        # Longer than what a pipe takes whole or not at all.
+        text = "x" * 2 * select.PIPE_BUF
+        line = json.dumps([None, "qmailldap.pop3", "info", text]).encode() + b"\n"
         for _ in range(100):
             writer.write(line)
-        first = self.relay(self.written())
+        published: list[LogEvent] = []
+        relay = LineRelay(2, published.append, lambda: NOW)
+        relay.received(self.written())
+        whole = len(published)
+        self.assertGreater(whole, 3)
+        self.assertEqual([each["log_line"] for each in published], [text] * whole)
         writer.write(line)
-        second = self.relay(self.written())
-        texts = [each["log_line"] for each in first]
-        self.assertGreater(len(texts), 20)
+        relay.received(self.written())
+        begun, lost, last = published[whole:]
         # What was begun is shown as something that is no event.
-        self.assertEqual(set(texts[:-1]), {"x" * 1000})
-        (lost,) = [each["log_line"] for each in second if "lost" in each["log_line"]]
-        self.assertRegex(lost, r"^log lines=\d+ were lost worker=2$")
-        self.assertEqual(second[-1]["log_line"], "x" * 1000)
+        self.assertEqual(begun["log_level"], LogLevel.warn)
+        self.assertIn("xxx", begun["log_line"])
+        self.assertEqual(lost["log_line"], f"log lines={100 - whole} were lost worker=2")
+        self.assertEqual(last["log_line"], text)
 
     def test_a_long_text_is_cut(self) -> None:
         log: Any = observer(2, relayed=True)
@@ -134,6 +143,28 @@ class PipeTests(LinesTestCase):
              "log_namespace": "qmailldap.pop3", "log_time": NOW})  # fmt: skip
         (event,) = self.relay(self.written())
         self.assertEqual(event["log_line"], "é" * logs.MOST_LETTERS + "...")
+
+    def test_the_longest_text_arrives_whole_whatever_its_letters(self) -> None:
+        published: list[LogEvent] = []
+        relay = LineRelay(2, published.append, lambda: NOW)
+        arriving = select.poll()
+        arriving.register(self.reader, select.POLLIN)
+
+        def read() -> None:
+            while not published and arriving.poll(_LIMIT * 1000):
+                relay.received(self.written())
+
+        # Twelve octets each, and more in all than a pipe holds.
+        text = "\U0001f4a9" * logs.MOST_LETTERS
+        reading = threading.Thread(target=read)
+        reading.start()
+        log: Any = observer(2, relayed=True)
+        log({"log_format": "{text}", "text": text, "log_level": LogLevel.error,
+             "log_namespace": "qmailldap.pop3", "log_time": NOW})  # fmt: skip
+        reading.join(_LIMIT)
+        (event,) = published
+        self.assertEqual(event["log_level"], LogLevel.error)
+        self.assertEqual(event["log_line"], f"{text}...")
 
 
 class RelayTests(LinesTestCase):
@@ -181,6 +212,6 @@ class RelayTests(LinesTestCase):
         relay = LineRelay(1, published.append, lambda: NOW)
         for _ in range(100):
             relay.received(b"[" * 10_000)
-        self.assertLessEqual(len(relay._unfinished), 64 * 1024)
+        self.assertLessEqual(len(relay._unfinished), logs._LONGEST_LINE)
         relay.ended()
         self.assertEqual(len(published), 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as _reactor
+from twisted.internet import tcp, unix
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -35,20 +36,29 @@ def greeter(words: bytes) -> Any:
     return factory
 
 
+def _close(port: Any) -> Any:
+    return port.stopListening() if port.connected else None
+
+
 class PortsTests(TestCase):
     async def bound(self, *descriptions: str) -> SharedPorts:
         """Ports as the supervisor has them."""
         shared = SharedPorts()
         for each in descriptions:
             port = await shared(reactor, each).listen(greeter(b"supervisor"))
-            self.addCleanup(port.stopListening)
+            self.addCleanup(_close, port)
         return shared
 
     async def worker(self, shared: SharedPorts, description: str, words: bytes) -> Any:
         inherited = InheritedPorts([os.dup(each) for each in shared.descriptors()])
         port: Any = await inherited(reactor, description).listen(greeter(words))
-        self.addCleanup(lambda: port.stopListening() if port.connected else None)
+        self.addCleanup(_close, port)
         return port
+
+    def device(self) -> Any:
+        opened = open(os.devnull)  # noqa: SIM115  # closed at the end of the test
+        self.addCleanup(opened.close)
+        return opened
 
     async def greeted(self, address: Any) -> bytes:
         def read() -> bytes:
@@ -84,6 +94,38 @@ class PortsTests(TestCase):
             self.assertEqual(stat.S_IMODE(Path(path).stat().st_mode), 0o600)
             await port.stopListening()
             self.assertTrue(os.path.exists(path))
+
+    async def test_workers_still_let_all_in_once_the_supervisor_has_closed_its_port(
+        self,
+    ) -> None:
+        path, other = (os.path.abspath(self.mktemp()) for _ in range(2))
+        for description in ("tcp:0:interface=127.0.0.1", f"unix:{path}"):
+            shared = await self.bound(description)
+            with socket.socket(fileno=os.dup(shared.descriptors()[0])) as bound:
+                address = bound.getsockname()
+            if address == path:
+                # The file ends with the port of the supervisor, and nobody could connect.
+                os.link(path, other)
+                address = other
+            port = await self.worker(shared, description, b"worker")
+            (supervisors,) = shared._ports
+            await supervisors.stopListening()
+            self.assertEqual(await self.greeted(address), b"worker")
+            await port.stopListening()
+
+    def test_whether_twisted_shuts_a_socket_down_is_said_by_the_attribute_we_set(self) -> None:
+        for each in (tcp.Port, unix.Port):
+            self.assertIs(each._shouldShutdown, True)
+
+    async def test_a_worker_keeps_a_descriptor_for_when_it_is_out_of_them(self) -> None:
+        path = os.path.abspath(self.mktemp())
+        for description in ("tcp:0:interface=127.0.0.1", f"unix:{path}"):
+            shared = await self.bound(description)
+            reservation = tcp._FileDescriptorReservation(self.device)
+            self.patch(tcp, "_reservedFD", reservation)
+            self.assertFalse(reservation.available())
+            await self.worker(shared, description, b"words")
+            self.assertTrue(reservation.available())
 
     async def test_what_stands_around_a_port_is_made_as_usual(self) -> None:
         certificate = Path(self.mktemp())

@@ -90,6 +90,7 @@ class SupervisorTests(SynchronousTestCase):
         supervisor = self.configured(workers, check)
         supervisor.privilegedStartService()
         supervisor.startService()
+        self.reactor.advance(0)
         return supervisor
 
     def configured(self, workers: int, check: Callable[[], object]) -> Supervisor:
@@ -119,6 +120,15 @@ class SupervisorTests(SynchronousTestCase):
             # A pipe that tells it of the end of this process.
             self.assertEqual(each.fds[0], "w")
             self.assertTrue(os.path.exists(each.command[2]))
+
+    def test_no_worker_is_there_before_the_reactor_runs_and_heeds_signals(self) -> None:
+        supervisor = self.configured(2, lambda: None)
+        supervisor.privilegedStartService()
+        supervisor.startService()
+        self.assertEqual(self.reactor.processes, [])
+        self.successResultOf(supervisor.stopService())
+        self.reactor.advance(60)
+        self.assertEqual(self.reactor.processes, [])
 
     def test_sighup_waits_until_a_worker_can_heed_it(self) -> None:
         self.started(1)
