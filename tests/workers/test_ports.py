@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import stat
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,12 @@ class PortsTests(TestCase):
         self.addCleanup(_close, port)
         return port
 
+    def socket_file(self) -> str:
+        """A path for a UNIX socket, of which there are 107 octets at most."""
+        folder = tempfile.TemporaryDirectory(prefix="qmailldap-test-")
+        self.addCleanup(folder.cleanup)
+        return os.path.join(folder.name, "socket")
+
     def device(self) -> Any:
         opened = open(os.devnull)  # noqa: SIM115  # closed at the end of the test
         self.addCleanup(opened.close)
@@ -84,7 +91,7 @@ class PortsTests(TestCase):
         await second.stopListening()
 
     async def test_the_file_of_a_socket_is_left_to_who_made_it(self) -> None:
-        path = os.path.abspath(self.mktemp())
+        path = self.socket_file()
         description = f"unix:{path}:mode=600"
         shared = await self.bound(description)
         for words in (b"first", b"second"):
@@ -98,7 +105,7 @@ class PortsTests(TestCase):
     async def test_workers_still_let_all_in_once_the_supervisor_has_closed_its_port(
         self,
     ) -> None:
-        path, other = (os.path.abspath(self.mktemp()) for _ in range(2))
+        path, other = self.socket_file(), self.socket_file()
         for description in ("tcp:0:interface=127.0.0.1", f"unix:{path}"):
             shared = await self.bound(description)
             with socket.socket(fileno=os.dup(shared.descriptors()[0])) as bound:
@@ -118,7 +125,7 @@ class PortsTests(TestCase):
             self.assertIs(each._shouldShutdown, True)
 
     async def test_a_worker_keeps_a_descriptor_for_when_it_is_out_of_them(self) -> None:
-        path = os.path.abspath(self.mktemp())
+        path = self.socket_file()
         for description in ("tcp:0:interface=127.0.0.1", f"unix:{path}"):
             shared = await self.bound(description)
             reservation = tcp._FileDescriptorReservation(self.device)
