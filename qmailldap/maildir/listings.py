@@ -62,7 +62,6 @@ _AN_ENTRY = 700
 _A_MESSAGE = 96
 """Octets of a message in a listing, and in what sessions make of it, without its name."""
 
-
 _A_NAME = 100
 """Octets of a name that is there twice, without itself."""
 
