@@ -1,4 +1,4 @@
-"""Which lines go into the log: the bit mask LOGLEVEL of the environment.
+"""Which lines go into the log: the bit mask LOGLEVEL of the environment; and of which session.
 
 All loggers of the package are `Log`: a line that the mask leaves out costs no more than looking at
 it. Source: the seed, "ENVIRONMENT VARIABLES", and reference.md, "auth_pop".
@@ -10,13 +10,46 @@ import enum
 import functools
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from contextvars import ContextVar, copy_context
+from typing import Any, ParamSpec, TypeVar
 
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
 from zope.interface import implementer
 
-__all__ = ["DEFAULT_MASK", "Kind", "Log", "complaint", "mask", "on_standard_error"]
+from qmailldap.printable import Fields, escaped
+
+__all__ = [
+    "DEFAULT_MASK",
+    "Kind",
+    "Log",
+    "complaint",
+    "current_session",
+    "for_no_session",
+    "mask",
+    "on_standard_error",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+current_session: ContextVar[str] = ContextVar("current_session", default="")
+"""The id of the session for which something is done, empty for what is done for none or for all.
+
+`qmailldap.session.Session.carry_out` sets it; coroutines hand it on to what they await. What is
+called back by the reactor, a timer or a thread is of no session.
+"""
+
+
+def for_no_session(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """What ``function`` gives; what it logs, and what it begins, is of no session.
+
+    For what a session happens to begin, and others have as much of: a connection to the directory.
+    """
+    context = copy_context()
+    context.run(current_session.set, "")
+    return context.run(function, *args, **kwargs)
 
 
 class Kind(enum.IntFlag):
@@ -57,6 +90,9 @@ _LOGIN_KINDS = {
     LogLevel.info: int(Kind.LOGINS),
 }
 
+_HARMLESS = (Fields, bool, int, float, type(None))
+"""What values of a line may be besides text."""
+
 
 @functools.cache
 def mask() -> int:
@@ -91,7 +127,23 @@ def complaint() -> str | None:
 
 
 class Log(Logger):
-    """A logger whose lines have a kind: that of their level, or the one given as ``kind=``."""
+    """A logger whose lines have a kind: that of their level, or the one given as ``kind=``.
+
+    A line that is logged for a session has ``session=`` at its end, unless that is in it already or
+    the logger is not ``of_sessions``: what it tells of is everybody's.
+    """
+
+    def __init__(
+        self,
+        namespace: str | None = None,
+        source: object = None,
+        observer: ILogObserver | None = None,
+        *,
+        of_sessions: bool = True,
+    ) -> None:
+        # Twisted would look for a name one call too near.
+        super().__init__(namespace or __name__, source, observer)
+        self._of_sessions = of_sessions
 
     def __get__(self, instance: object, owner: object = None) -> Log:
         """As an attribute of a class it keeps its namespace, too."""
@@ -99,8 +151,19 @@ class Log(Logger):
 
     def emit(self, level: Any, format: str | None = None, **kwargs: Any) -> None:
         kind = kwargs.pop("kind", 0) or _KINDS[level]
-        if int(kind) & mask():
-            super().emit(level, format, **kwargs)
+        if not int(kind) & mask():
+            return
+        format = format or ""
+        for name, value in kwargs.items():
+            if not isinstance(value, _HARMLESS) and not name.startswith("log_"):
+                # Errors, as their text, and texts that nobody made printable.
+                kwargs[name] = escaped(value if isinstance(value, str) else str(value))
+        if self._of_sessions and "session" not in kwargs:
+            session = current_session.get()
+            if session:
+                format += " session={session}"
+                kwargs["session"] = session
+        super().emit(level, format, **kwargs)
 
     def unmasked(self, format: str, **kwargs: Any) -> None:
         """A warning that is shown whatever the mask says: one of the mask itself."""
@@ -111,14 +174,16 @@ class Log(Logger):
         return int(kind) & mask() != 0
 
     def login(self, format: str, *, level: Any = LogLevel.info, **kwargs: Any) -> None:
-        """A line on a login or the end of a session, of the kind LOGINS.
+        """A line on a login or the end of a session, of the kind LOGINS; its session is in it.
 
-        One of a ``level`` above info is of that level's kind, too, and shown for either.
+        One of a ``level`` above info is of that level's kind, too, and shown for either. All values
+        are numbers, or texts that are printable.
         """
         kind = _LOGIN_KINDS[level]
         if kind & mask():
             # In one go: Twisted's formatter takes its time for each field, and this at each login.
-            super().emit(level, "{log_line}", log_line=format.format_map(kwargs), **kwargs)
+            line = format.format_map(kwargs)
+            super().emit(level, "{log_line}", log_line=line, log_words=format, **kwargs)
 
 
 def on_standard_error(program: str) -> ILogObserver:

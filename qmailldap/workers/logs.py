@@ -1,8 +1,8 @@
 """How the lines of workers come into the log of the server.
 
-Where the supervisor logs to standard output, workers write there themselves, in the same form.
-Anywhere else they hand their lines to the supervisor by a pipe, each as one line of JSON, for it to
-log them. Either way a line says at its end which worker's it is, as a field like the others.
+Where the supervisor logs to standard output or standard error, workers write there themselves, in
+the same form. Anywhere else they hand what they log to the supervisor by a pipe, each event as one
+line of JSON, for it to log. Either way a line says which worker's it is, as a field like others.
 """
 
 from __future__ import annotations
@@ -11,160 +11,184 @@ import json
 import os
 import re
 import select
-import sys
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.logger import (
-    ILogObserver,
-    InvalidLogLevelError,
-    LogEvent,
-    LogLevel,
-    eventAsText,
-    formatTime,
-    globalLogPublisher,
-)
+from twisted.internet.interfaces import IWriteDescriptor
+from twisted.logger import ILogObserver, InvalidLogLevelError, LogEvent, LogLevel
 from zope.interface import implementer
 
+from qmailldap.log_forms import MOST_LETTERS, json_fields, level_of, text_of
+from qmailldap.log_output import STANDARD_ERROR, STANDARD_OUTPUT, Lines, form_of
 from qmailldap.printable import printable
 
-__all__ = ["PATIENCE", "LineRelay", "PipeWriter", "logs_to_standard_output", "observer"]
-
-_STANDARD_OUTPUT = 1
-
-MOST_LETTERS = 10_000
-"""Of one event; what is more is a traceback that nobody reads to its end."""
+__all__ = ["MOST_WAITING", "PATIENCE", "LineRelay", "PipeWriter", "WorkerLog"]
 
 _LONGEST_LETTER = 12
 """Octets of one in JSON: beyond the BMP it is two surrogates, of six each (RFC 8259 section 7)."""
 
-_LONGEST_LINE = _LONGEST_LETTER * MOST_LETTERS + 1024
+_LONGEST_LINE = _LONGEST_LETTER * MOST_LETTERS + 4096
 """Octets of one line from a worker: the letters, and what stands around them."""
 
+MOST_WAITING = 1024 * 1024
+"""Octets of lines that wait until the supervisor has read those before; what is more is lost."""
+
 PATIENCE = 2.0
-"""Seconds that a worker waits for the supervisor to read; then its lines are lost until it does."""
+"""Seconds that a worker gives the supervisor at its own end, to read what still waits."""
 
 _NAMESPACE = re.compile(r"[\w.]{1,100}", re.ASCII)
 _OLDEST = 600.0
 """Seconds by which a worker's line may be older than its arrival."""
 
-
-def logs_to_standard_output() -> bool:
-    """Whether twistd writes this process's log there. False, too, where that cannot be told."""
-    observers = getattr(globalLogPublisher, "_observers", ())
-    return any(getattr(each, "_outFile", None) is sys.__stdout__ for each in observers)
+_Write = Callable[[bytes], None]
 
 
-def observer(number: int, relayed: bool) -> ILogObserver:
-    """What logs the events of worker ``number``: to standard output, which is a pipe if relayed."""
-    write = PipeWriter(_STANDARD_OUTPUT, number).write if relayed else _write_all
-    form = _as_json if relayed else _TextForm().line
+@implementer(ILogObserver)
+class WorkerLog:
+    """What logs the events of worker ``number``, as the options --log and --log-format say.
 
-    @implementer(ILogObserver)
-    def observe(event: LogEvent) -> None:
-        # The lines of a login are made up already.
-        text = event.get("log_line") or eventAsText(
-            event, includeTimestamp=False, includeSystem=False
-        )
-        if text:
-            first, newline, more = text.partition("\n")
-            write(form(event, f"{first} worker={number}{newline}{more}"))
+    It goes where the supervisor logs, or if ``relayed`` to standard output, which is a pipe then.
+    """
 
-    logged: ILogObserver = observe
-    return logged
+    def __init__(self, number: int, relayed: bool, options: Mapping[str, Any]) -> None:
+        self._number = number
+        self._pipe: PipeWriter | None = None
+        self._log: Callable[[LogEvent], None]
+        if relayed:
+            self._pipe = PipeWriter(STANDARD_OUTPUT, number)
+            as_json = options["log-format"] == "json"
+            self._content = self._fields if as_json else self._text
+            self._log = self._hand_over
+        else:
+            descriptor = STANDARD_ERROR if options["log"] else STANDARD_OUTPUT
+            self._log = Lines(descriptor, form_of(options, number))
 
+    def __call__(self, event: LogEvent) -> None:
+        self._log(event)
 
-def _level(event: LogEvent) -> str:
-    level = event.get("log_level")
-    return "-" if level is None else str(level.name)
+    def attend(self, reactor: Any) -> None:
+        """From now on the reactor sees to what could not be written at once."""
+        if self._pipe is not None:
+            self._pipe.attend(reactor)
 
+    def finish(self) -> None:
+        """The reactor has ended: wait until all is written, for a while."""
+        if self._pipe is not None:
+            self._pipe.finish()
 
-class _TextForm:
-    """Lines as Twisted's own observers write them."""
+    def _hand_over(self, event: LogEvent) -> None:
+        content = self._content(event)
+        if content:
+            assert self._pipe is not None
+            self._pipe.write(_json_line(event.get("log_time"), event, content))
 
-    def __init__(self) -> None:
-        self._second = -1
-        self._shown = ""
+    def _text(self, event: LogEvent) -> str:
+        text = text_of(event, self._number)
+        return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}..."
 
-    def line(self, event: LogEvent, text: str) -> bytes:
-        system = event.get("log_system")
-        if system is None:
-            system = f"{event.get('log_namespace', '-')}#{_level(event)}"
-        shown = text.replace("\n", "\n\t")
-        line = f"{self._time(event.get('log_time'))} [{system}] {shown}\n"
-        return line.encode("utf-8", "backslashreplace")
-
-    def _time(self, when: float | None) -> str:
-        if when is None:
-            return "-"
-        # To the second, and there may be thousands of lines in one.
-        if int(when) != self._second:
-            self._second, self._shown = int(when), formatTime(when)
-        return self._shown
-
-
-def _as_json(event: LogEvent, text: str) -> bytes:
-    if len(text) > MOST_LETTERS:
-        text = f"{text[:MOST_LETTERS]}..."
-    return _json_line(event.get("log_time"), event.get("log_namespace"), _level(event), text)
+    def _fields(self, event: LogEvent) -> dict[str, Any]:
+        return json_fields(event, self._number)
 
 
-def _json_line(when: float | None, namespace: str | None, level: str, text: str) -> bytes:
-    return json.dumps([when, namespace, level, text]).encode("ascii") + b"\n"
+def _json_line(when: float | None, event: LogEvent, content: str | dict[str, Any]) -> bytes:
+    """Either the text of the event is its content, or its fields are."""
+    line = [when, event.get("log_namespace"), level_of(event), content]
+    return json.dumps(line).encode("ascii") + b"\n"
 
 
-def _write_all(line: bytes) -> None:
-    """In one piece, where the kernel has room for it; lost where nobody reads any more."""
-    try:
-        while line:
-            line = line[os.write(_STANDARD_OUTPUT, line) :]
-    except OSError:
-        return
+def _told_of_lost(lines: int, number: int) -> bytes:
+    text = f"log lines={lines} were lost worker={number}"
+    event = {"log_namespace": __name__, "log_level": LogLevel.warn}
+    return _json_line(None, event, {"event": "log", "lines": lines, "text": text})
 
 
+@implementer(IWriteDescriptor)
 class PipeWriter:
-    """Lines into a pipe whose reader may be slow, and is not waited for without end."""
+    """Lines into a pipe whose reader may be slow, and is waited for by nobody: what it has no room
+    for is kept, up to `MOST_WAITING` octets, until the reactor finds that it has."""
 
     def __init__(self, descriptor: int, number: int) -> None:
         self._descriptor = descriptor
         self._number = number
         os.set_blocking(descriptor, False)
-        self._broken = False
+        self._waiting: deque[bytes] = deque()
+        self._octets = 0
         self._lost = 0
-        self._patient = True
+        self._reactor: Any = None
+        self._thread = threading.get_ident()
+
+    def attend(self, reactor: Any) -> None:
+        self._reactor = reactor
+        if self._waiting:
+            reactor.addWriter(self)
 
     def write(self, line: bytes) -> None:
-        if self._lost:
-            text = f"log lines={self._lost} were lost worker={self._number}"
-            line = _json_line(None, __name__, "warn", text) + line
-        if self._broken:
-            # The end of what was begun will never come.
-            line = b"\n" + line
-        rest = self._begin(line)
-        if not rest:
-            self._lost, self._broken, self._patient = 0, False, True
+        if self._reactor is not None and threading.get_ident() != self._thread:
+            self._reactor.callFromThread(self.write, line)
             return
-        self._lost += 1
-        self._broken = self._broken or len(rest) < len(line)
+        if self._waiting and self._octets + len(line) > MOST_WAITING:
+            self._lost += 1
+            return
+        self._keep(line)
+        if len(self._waiting) == 1:
+            self._write_some()
+            if self._waiting and self._reactor is not None:
+                self._reactor.addWriter(self)
 
-    def _begin(self, line: bytes) -> bytes:
-        """What could not be written in time."""
-        deadline = time.monotonic() + (PATIENCE if self._patient else 0.0)
-        while line:
+    def finish(self) -> None:
+        self._reactor = None
+        deadline = time.monotonic() + PATIENCE
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        while self._waiting and (left := deadline - time.monotonic()) > 0:
+            poll.poll(left * 1000)
+            self._write_some()
+
+    def _keep(self, line: bytes) -> None:
+        self._waiting.append(line)
+        self._octets += len(line)
+
+    def _write_some(self) -> None:
+        """As much as there is room for; nothing is left where nobody reads any more."""
+        while self._waiting:
+            line = self._waiting[0]
             try:
-                line = line[os.write(self._descriptor, line) :]
+                written = os.write(self._descriptor, line)
             except BlockingIOError:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    self._patient = False
-                    return line
-                waiting = select.poll()
-                waiting.register(self._descriptor, select.POLLOUT)
-                waiting.poll(left * 1000)
+                return
             except OSError:
-                return line
-        return b""
+                self._waiting.clear()
+                self._octets = self._lost = 0
+                return
+            self._octets -= written
+            if written < len(line):
+                self._waiting[0] = line[written:]
+                continue
+            self._waiting.popleft()
+            if self._lost and not self._waiting:
+                self._keep(_told_of_lost(self._lost, self._number))
+                self._lost = 0
+
+    # For the reactor.
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        return "log"
+
+    def doWrite(self) -> None:
+        self._write_some()
+        if not self._waiting:
+            self._reactor.removeWriter(self)
+
+    def connectionLost(self, reason: object) -> None:
+        """Some reactors tell so of a pipe that nobody reads any more."""
+        self._waiting.clear()
+        self._octets = 0
 
 
 class LineRelay:
@@ -197,27 +221,47 @@ class LineRelay:
         if not line:
             return
         now = self._seconds()
-        event = _event(line, now)
+        event = _event(line, now, self._number)
         if event is None:
-            text = f"{printable(line)} worker={self._number}"
-            event = _of(now, __name__, LogLevel.warn, text)
+            said = printable(line)
+            event = _of(now, __name__, LogLevel.warn, f"output line={said} worker={self._number}")
+            raw = getattr(said, "raw", said)
+            event["log_fields"] = {"event": "output", "line": raw, "worker": self._number}
         self._publish(event)
 
 
-def _event(line: bytes, now: float) -> LogEvent | None:
-    """What `_as_json` has made a line of; None for others."""
+def _event(line: bytes, now: float, number: int) -> LogEvent | None:
+    """What `WorkerLog` has made a line of; None for others."""
     try:
-        when, namespace, level, text = json.loads(line)
+        when, namespace, level, content = json.loads(
+            line, parse_constant=_refuse, parse_float=_finite
+        )
         named = LogLevel.lookupByName(level) if level != "-" else LogLevel.info
     except (ValueError, TypeError, RecursionError, InvalidLogLevelError):
         return None
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         return None
-    if not isinstance(text, str):
+    if not isinstance(content, (str, dict)) or not content:
         return None
     if not isinstance(when, float) or not now - _OLDEST <= when <= now:
         when = now
-    return _of(when, namespace, named, text)
+    if isinstance(content, str):
+        return _of(when, namespace, named, content)
+    event = _of(when, namespace, named, str(content.get("text") or content.get("event")))
+    event["log_fields"] = {**content, "worker": number}
+    return event
+
+
+def _refuse(constant: str) -> None:
+    """Infinity and NaN, which only Python takes for numbers."""
+    raise ValueError(constant)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return number
 
 
 def _of(when: float, namespace: str, level: Any, text: str) -> LogEvent:

@@ -120,15 +120,17 @@ class ConnectionTests(LogTestCase):
         self.one.search = closes
         self.fails(directory.find(b"joe"))
         opened, lost, *_ = self.shown("connection")
-        start = "connection server=one:389 event="
+        start = "connection server=one:389 became="
         self.assertEqual(opened, f"{start}opened searching=0 rebinding=0")
         why = '"it closed the connection before it answered; under way: 1"'
-        self.assertEqual(lost, f"{start}lost why={why} searching=1 rebinding=0")
+        self.assertEqual(lost, f"{start}lost searching=1 rebinding=0 why={why}")
 
     def test_a_connection_by_tls_is_told_to_be_secured(self) -> None:
         self.result(self.start(ldaptls=True).find(b"joe"))
         _, secured = self.shown("connection")
-        self.assertEqual(secured, "connection server=one:389 event=secured searching=0 rebinding=0")
+        self.assertEqual(
+            secured, "connection server=one:389 became=secured searching=0 rebinding=0"
+        )
 
 
 class SecretTests(LogTestCase):
