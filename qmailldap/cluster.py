@@ -12,7 +12,10 @@ from twisted.internet.interfaces import IAddress
 from qmailldap.control import POP3_PORT, Control, ServerAddress
 from qmailldap.ip import IPAddress, parse_ip
 
-__all__ = ["Cluster", "Member"]
+__all__ = ["Cluster", "End", "Member"]
+
+End = tuple[IPAddress, int]
+"""One end of a TCP connection: an address and a port."""
 
 _ADDRESSES_KEPT = 1024
 """Addresses of clients for which it is kept whether they are trusted: it is asked at every line."""
@@ -41,9 +44,11 @@ class Member:
 class Cluster:
     """The cluster as the control files say: ldapcluster, me, ldapclusterhosts, pop3routes,
     pop3trusted.
+
+    ``listening`` is where this server listens, shared by all that are made for it.
     """
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, listening: set[End] | None = None) -> None:
         self._forwards = control.ldapcluster
         names = (control.me, *control.ldapclusterhosts)
         self._own_names = frozenset(name.lower() for name in names if name is not None)
@@ -51,7 +56,7 @@ class Cluster:
         self._longest_pattern = max((len(pattern) for pattern in self._routes), default=0)
         self._trusted = control.pop3trusted
         self._trusts = functools.lru_cache(maxsize=_ADDRESSES_KEPT)(self._finds_trusted)
-        self._listening: set[tuple[IPAddress, int]] = set()
+        self._listening: set[End] = set() if listening is None else listening
 
     @property
     def own_names(self) -> str:
@@ -113,7 +118,7 @@ class Cluster:
         return here and any((wildcard, port) in self._listening for wildcard in wildcards)
 
 
-def _end(address: IAddress) -> tuple[IPAddress, int] | None:
+def _end(address: IAddress) -> End | None:
     """One end of a TCP connection; None for what is no such end."""
     if not isinstance(address, IPv4Address | IPv6Address):
         return None

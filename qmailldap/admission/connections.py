@@ -36,6 +36,16 @@ class Connections:
         """How many are open, of this process."""
         return self._count
 
+    @property
+    def most(self) -> int:
+        """How many there may be, of all workers together."""
+        return self._most
+
+    def limit_to(self, most: int, most_per_address: int) -> None:
+        """Have other numbers from now on. Who is there stays, and is counted."""
+        self._most = most
+        self._most_per_address = most_per_address
+
     def enter(self, host: str, make_room: Callable[[], None], *, exempt: bool = False) -> Place:
         """A connection comes from the address ``host``.
 
@@ -66,13 +76,14 @@ class Connections:
                     Refusal.TOO_MANY_CONNECTIONS,
                     f"{count} in all, and all{whose} are logged in",
                 )
-        place = Place(self, network, make_room)
+        told = self._counts is not None and bool(network and self._most_per_address)
+        place = Place(self, network, make_room, told)
         self._count += 1
         if network:
             self._by_network[network] += 1
         if self._counts is not None:
             self._counts.tell_total(self._count)
-            if network and self._most_per_address:
+            if told:
                 self._counts.add(_key(network))
         if not exempt:
             self._waiting[place] = None
@@ -81,7 +92,7 @@ class Connections:
     def _no_longer_waits(self, place: Place) -> None:
         self._waiting.pop(place, None)
 
-    def _left(self, network: str) -> None:
+    def _left(self, network: str, told: bool) -> None:
         self._count -= 1
         if network:
             self._by_network[network] -= 1
@@ -89,19 +100,20 @@ class Connections:
                 del self._by_network[network]
         if self._counts is not None:
             self._counts.tell_total(self._count)
-            if network and self._most_per_address:
+            if told:
                 self._counts.remove(_key(network))
 
 
 class Place:
-    """One connection among those counted."""
+    """One connection among those counted; ``told`` says that other workers know of its network."""
 
-    __slots__ = ("_connections", "_left", "_network", "make_room")
+    __slots__ = ("_connections", "_left", "_network", "_told", "make_room")
 
     def __init__(
-        self, connections: Connections, network: str, make_room: Callable[[], None]
+        self, connections: Connections, network: str, make_room: Callable[[], None], told: bool
     ) -> None:
         self.make_room = make_room
+        self._told = told
         self._connections = connections
         self._network = network
         self._left = False
@@ -117,7 +129,7 @@ class Place:
         if not self._left:
             self._left = True
             self._connections._no_longer_waits(self)
-            self._connections._left(self._network)
+            self._connections._left(self._network, self._told)
 
 
 def _stay() -> None:

@@ -37,6 +37,10 @@ class Guesses:
     def __init__(self, clock: IReactorTime, table: ScoreTable, limits: POP3Limits) -> None:
         self._clock = clock
         self._table = table
+        self.limit_to(limits)
+
+    def limit_to(self, limits: POP3Limits) -> None:
+        """Have other numbers from now on; all scores stay."""
         self._most = limits.guesses
         self._most_per_login = limits.guesses_per_login
 

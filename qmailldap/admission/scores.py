@@ -69,7 +69,7 @@ class ScoreTable:
     same in all processes.
     """
 
-    _log = Log(namespace="qmailldap.admission")
+    _log = Log(namespace="qmailldap.admission", of_sessions=False)
 
     def __init__(self, fd: int) -> None:
         header = os.pread(fd, _CHECKED_HEADER.size, 0)

@@ -33,6 +33,10 @@ class Sessions:
         """How many users have one that counts, of this process."""
         return len(self._by_user)
 
+    def limit_to(self, most: int) -> None:
+        """Have another number from now on; sessions that were counted still are."""
+        self._most = most
+
     def enter(self, user: bytes, host: str = "") -> Callable[[], None]:
         """A session of ``user`` begins, whose client is at the address ``host``.
 

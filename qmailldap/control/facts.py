@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,9 @@ class Control:
     warnings: tuple[str, ...] = ()
     directory: str = attrs.field(default="", eq=False)
     """where the files are"""
+    held: Mapping[str, bytes] = attrs.field(factory=dict, eq=False, repr=False)
+    """by name, what is in files that are used as they are, as ldapcacert: where all was read at one
+    moment; else whoever uses them reads them"""
 
     def error(self, name: str, problem: str) -> ControlError:
         """A fault of the file ``name`` that somebody else has found."""

@@ -15,7 +15,7 @@ import attrs
 from qmailldap.account import HIGHEST_ID, LOWEST_ID
 from qmailldap.control import values
 from qmailldap.control.facts import Control, ControlError
-from qmailldap.control.folder import Fault, Folder
+from qmailldap.control.folder import Fault, Folder, Source
 from qmailldap.quota import Quota
 
 __all__ = ["FILES", "ControlFile", "Reading", "read_control", "read_files"]
@@ -48,11 +48,15 @@ class ControlFile:
 
 @attrs.frozen
 class Reading:
-    """What was found in the directory: the values of the files that are set, and the faults."""
+    """What was found in the directory: the values of the files that are set, and the faults.
+
+    ``held`` is as in `Control`.
+    """
 
     directory: str
     values: Mapping[str, Any] = attrs.field(repr=False)
     faults: tuple[Fault, ...]
+    held: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
 
     def control(self) -> Control:
         """The facts of the site, with the default for each file that has an error."""
@@ -66,28 +70,29 @@ class Reading:
                 f"{os.path.join(self.directory, fault.name)}: {fault.problem}" for fault in warnings
             ),
             directory=self.directory,
+            held=self.held,
         )
 
 
-def read_control(directory: str | os.PathLike[str]) -> Control:
-    """Read every control file in ``directory``.
+def read_control(where: str | os.PathLike[str] | Source) -> Control:
+    """Read every control file of a directory, or of a `ControlSnapshot` of one.
 
     Raises `ControlError` for a required file that is missing, a file that cannot be read, a value
     out of its range: the first of them.
     """
-    reading = read_files(directory)
+    reading = read_files(where)
     for fault in reading.faults:
         if fault.is_error:
             raise ControlError(os.path.join(reading.directory, fault.name), fault.problem)
     return reading.control()
 
 
-def read_files(directory: str | os.PathLike[str]) -> Reading:
-    """Read every control file in ``directory``, whatever is wrong with the others.
+def read_files(where: str | os.PathLike[str] | Source) -> Reading:
+    """Read every control file, as `read_control`, whatever is wrong with the others.
 
     Raises `ControlError` for a directory that is none.
     """
-    folder = Folder(directory)
+    folder = Folder(where)
     found: dict[str, Any] = {}
     for file in FILES:
         if file.unless in found:
@@ -103,7 +108,7 @@ def read_files(directory: str | os.PathLike[str]) -> Reading:
             if value is not None:
                 found[file.name] = value
     _compare(found, folder.faults)
-    return Reading(folder.directory, found, tuple(folder.faults))
+    return Reading(folder.directory, found, tuple(folder.faults), folder.held)
 
 
 def _compare(found: Mapping[str, Any], faults: list[Fault]) -> None:

@@ -10,17 +10,39 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Protocol
 
 import attrs
 
 from qmailldap.control.facts import ControlError
+from qmailldap.raw_files import (
+    BROKEN_LINK,
+    LARGER,
+    MISSING,
+    OTHER,
+    STRAY_LINK,
+    UNREADABLE,
+    RawFile,
+    look,
+)
 
-__all__ = ["DEFAULT_CONTROL", "Fault", "Folder", "default_control", "open_without_waiting"]
+__all__ = [
+    "DEFAULT_CONTROL",
+    "LARGEST_FILE",
+    "Directory",
+    "Fault",
+    "Folder",
+    "Source",
+    "default_control",
+    "open_without_waiting",
+]
 
 DEFAULT_CONTROL = "/var/qmail/control"
 """Where the control files are, unless somebody says otherwise."""
 
-_LARGEST_FILE = 1024 * 1024
+LARGEST_FILE = 1024 * 1024
+"""Octets of a file that is read."""
+
 _DIGITS = re.compile(rb"[0-9]+")
 _MARK = "begins with a byte order mark (BOM)"
 
@@ -39,23 +61,57 @@ class Fault:
     is_error: bool = False
 
 
+class Source(Protocol):
+    """Where control files come from: a directory, or what was found in one."""
+
+    @property
+    def directory(self) -> str: ...
+
+    def look(self, name: str, *, read: bool = True) -> RawFile:
+        """The file of that name, as `qmailldap.raw_files.look` has it."""
+
+    @property
+    def has_read(self) -> bool:
+        """Whether each file has its content, wanted or not."""
+
+
+class Directory:
+    """A directory whose files are read when they are asked for.
+
+    Raises `ControlError` where there is none.
+    """
+
+    has_read = False
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self.directory = str(self._path)
+        try:
+            is_directory = stat.S_ISDIR(os.stat(path).st_mode)
+        except OSError as error:
+            raise ControlError(self.directory, f"cannot be used: {error.strerror}") from None
+        if not is_directory:
+            raise ControlError(self.directory, "is not a directory")
+
+    def look(self, name: str, *, read: bool = True) -> RawFile:
+        return look(os.fsencode(self._path / name), LARGEST_FILE, read=read)
+
+
 class Folder:
     """The directory, and what is wrong with the files that were read so far: ``faults``.
+
+    ``held`` is what was found in those that others use as they are, where that was read already.
 
     Raises `ControlError` where there is no such directory; so do the methods, for a file that
     cannot be read or is not of its kind.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self._directory = Path(directory)
+    def __init__(self, where: str | os.PathLike[str] | Source) -> None:
+        self._source = Directory(where) if isinstance(where, str | os.PathLike) else where
+        self._directory = Path(self._source.directory)
         self.directory = str(self._directory)
         self.faults: list[Fault] = []
-        try:
-            is_directory = stat.S_ISDIR(os.stat(directory).st_mode)
-        except OSError as error:
-            raise ControlError(self.directory, f"cannot be used: {error.strerror}") from None
-        if not is_directory:
-            raise ControlError(self.directory, "is not a directory")
+        self.held: dict[str, bytes] = {}
 
     def path(self, name: str) -> str:
         return str(self._directory / name)
@@ -73,10 +129,12 @@ class Folder:
 
     def secret(self, name: str) -> bytes | None:
         """As `line`, but octets; warned of when everybody may read it."""
-        line = self._first_line(name)
+        found = self._source.look(name)
+        content = self._content_of(name, found)
+        line = None if content is None else _first_line(content)
         if not line:
             return None
-        if os.stat(self.path(name)).st_mode & stat.S_IROTH:
+        if found.mode & stat.S_IROTH:
             self.warn(name, "can be read by everyone")
         if line.startswith(codecs.BOM_UTF8):
             self.warn(name, f"{_MARK}, which is taken for a part of it")
@@ -109,38 +167,39 @@ class Folder:
 
     def content(self, name: str) -> bytes | None:
         """The whole file; None where there is no such file."""
-        path = self._directory / name
-        try:
-            with open(path, "rb", opener=open_without_waiting) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise self.error(name, "is not a regular file")
-                content = file.read(_LARGEST_FILE + 1)
-        except FileNotFoundError:
-            self._refuse_broken_link(name)
-            return None
-        except OSError as error:
-            raise self.error(name, f"cannot be read: {error.strerror}") from None
-        if len(content) > _LARGEST_FILE:
-            raise self.error(name, f"is larger than {_LARGEST_FILE} octets")
-        return content
+        return self._content_of(name, self._source.look(name))
 
     def existing(self, name: str, *, readable: bool = True) -> Path | None:
         """The path of the file, where there is one.
 
         It must be ``readable``, unless it is some programs' business only, which may read it.
         """
-        path = self._directory / name
-        if not os.path.lexists(path):
+        found = self._source.look(name, read=False)
+        if found.state == MISSING:
             return None
-        try:
-            os.stat(path)
-        except FileNotFoundError:
-            self._refuse_broken_link(name)
-        except OSError:
-            pass  # is told below
-        if not os.path.isfile(path) or (readable and not os.access(path, os.R_OK)):
+        self._refuse_broken_link(name, found)
+        if not found.is_regular or (readable and found.state == UNREADABLE):
             raise self.error(name, "is not a file that can be read")
-        return path
+        if readable and found.state == LARGER:
+            raise self._too_large(name)
+        if readable and self._source.has_read:
+            self.held[name] = found.content
+        return self._directory / name
+
+    def _content_of(self, name: str, found: RawFile) -> bytes | None:
+        if found.state == MISSING:
+            return None
+        self._refuse_broken_link(name, found)
+        if found.state == UNREADABLE:
+            raise self.error(name, f"cannot be read: {os.strerror(found.trouble)}")
+        if found.state == OTHER:
+            raise self.error(name, "is not a regular file")
+        if found.state == LARGER:
+            raise self._too_large(name)
+        return found.content
+
+    def _too_large(self, name: str) -> ControlError:
+        return self.error(name, f"is larger than {LARGEST_FILE} octets")
 
     def _digits(self, name: str) -> int | None:
         line = self._first_line(name)
@@ -157,7 +216,7 @@ class Folder:
 
     def _first_line(self, name: str) -> bytes | None:
         content = self.content(name)
-        return None if content is None else _stripped(content.split(b"\n", 1)[0])
+        return None if content is None else _first_line(content)
 
     def _text(self, name: str, raw: bytes) -> str:
         if raw.startswith(codecs.BOM_UTF8):
@@ -171,15 +230,11 @@ class Folder:
             raise self.error(name, f"{text!r} holds a control character{crlf}")
         return text
 
-    def _refuse_broken_link(self, name: str) -> None:
-        try:
-            target = os.readlink(self.path(name))
-        except OSError:
-            return
-        leads = "does not exist"
-        if os.path.lexists(self._directory / target):
-            leads = "leads nowhere itself"
-        raise self.error(name, f"is a symbolic link to {target!r}, which {leads}")
+    def _refuse_broken_link(self, name: str, found: RawFile) -> None:
+        leads = {BROKEN_LINK: "does not exist", STRAY_LINK: "leads nowhere itself"}
+        if found.state in leads:
+            target = os.fsdecode(found.content)
+            raise self.error(name, f"is a symbolic link to {target!r}, which {leads[found.state]}")
 
     def _marked(self, name: str) -> ControlError:
         return self.error(name, f"{_MARK}: save it as UTF-8 without")
@@ -188,6 +243,10 @@ class Folder:
 def open_without_waiting(path: str, flags: int) -> int:
     """A FIFO would otherwise wait for somebody to write to it."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _first_line(content: bytes) -> bytes:
+    return _stripped(content.split(b"\n", 1)[0])
 
 
 def _stripped(line: bytes) -> bytes:

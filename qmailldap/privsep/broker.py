@@ -1,15 +1,21 @@
 """The broker: the one process of the server that stays root. Meant to be read in one sitting.
 
-It reads no network, no directory and no mail. All it does is to fork, when the network process asks
+It reads no network, no files and no mail. All it does is to fork, when the network process asks
 for it over a socket pair:
 
     k NUMBER UID GID    a keeper, which serves the descriptor sent along, as UID and GID
     p NUMBER            a process that checks one password of a local user, as root; see `shadow`
     f NUMBER            a process that reads one file of those the broker was started with, as root;
                         see `certificate_files`
+    c NUMBER            a process that reads all control files, as root, in the directory that the
+                        broker was started with, and these certificates; see `control_files`
+    d NUMBER            a process that reads which program makes homes, and tells the broker, too
+    t NUMBER            nothing: what the process NUMBER has told is heeded from now on
     x NUMBER            nothing: the process NUMBER is to be killed
+    e NUMBER            nothing: at the end, children have so many milliseconds for what they do
 
-What its children are asked, and answer, never passes through here. Numbers are given by the network
+What its children are asked, and answer, never passes through here, but for that one name of a
+program, which the broker believes nobody else. Numbers are given by the network
 process, which is not trusted: no keeper has a user or group id below 100, whoever asks for one, and
 no more children are begun than the bounds below allow. A request that is refused is answered with a
 frame on the descriptor it came with.
@@ -30,10 +36,11 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 
-from qmailldap.privsep import certificate_files, shadow, wire
+from qmailldap.privsep import certificate_files, control_files, shadow, wire
+from qmailldap.privsep.control_files import ControlFiles
 from qmailldap.privsep.giving_up import give_up_root
 from qmailldap.privsep.keeper import Keeper
 
@@ -62,7 +69,8 @@ MOST_OF_AN_OWNER = 4
 """One is in use; others may be about to end, or hang in a file system and cannot be killed."""
 
 BUSY_LIMIT = 10.0
-"""Seconds that children have to end what they do when the network process has ended."""
+"""Seconds that children have to end what they do when the network process has ended, unless that
+has said how many."""
 
 _LEAVING = 16
 """Keepers beyond the bound that may be there because they have not quite ended."""
@@ -71,6 +79,8 @@ _CHILDREN = {
     b"k": "a keeper of uid {uid}",
     b"p": "a password check",
     b"f": "the reading of a certificate",
+    b"c": "the reading of control files",
+    b"d": "the reading of dirmaker",
 }
 
 
@@ -84,12 +94,19 @@ class _Broker:
         control: socket.socket,
         most_keepers: int,
         dirmaker: bytes | None,
-        files: Sequence[bytes],
+        files: ControlFiles,
     ) -> None:
         self._control = control
-        self._most = {b"k": most_keepers + _LEAVING, b"p": MOST_CHECKS, b"f": MOST_READS}
+        self._most = {
+            b"k": most_keepers + _LEAVING,
+            b"p": MOST_CHECKS,
+            **dict.fromkeys((b"f", b"c", b"d"), MOST_READS),
+        }
         self._dirmaker = dirmaker
+        # Which process has been begun last to read it anew, and the pipe by which it tells.
+        self._next_dirmaker: tuple[int, int] | None = None
         self._files = files
+        self._time_left: float | None = None
         # By process id: what it was begun as, its number, and whose it is.
         self._children: dict[int, tuple[bytes, int, int, int]] = {}
         # The interpreter writes to it when a child ends, which breaks off waiting for requests.
@@ -141,6 +158,12 @@ class _Broker:
                 if child[1] == number:
                     os.kill(pid, signal.SIGKILL)
             return
+        if kind == b"t":
+            self._take_dirmaker(number)
+            return
+        if kind == b"e":
+            self._time_left = number / 1000
+            return
         if kind not in self._most or len(descriptors) != 1:
             raise _Refused("a request of no known kind")
         if sum(child[0] == kind for child in self._children.values()) >= self._most[kind]:
@@ -152,8 +175,14 @@ class _Broker:
             self._fork((kind, number, 0, 0), lambda: shadow.serve(connection))
             return
         if kind == b"f":
-            files = self._files
-            self._fork((kind, number, 0, 0), lambda: certificate_files.serve(connection, files))
+            paths = self._files.certificates
+            self._fork((kind, number, 0, 0), lambda: certificate_files.serve(connection, paths))
+            return
+        if kind == b"c":
+            self._fork((kind, number, 0, 0), lambda: control_files.serve(connection, self._files))
+            return
+        if kind == b"d":
+            self._read_dirmaker(connection, number)
             return
         if sum(child[2:] == (uid, gid) for child in self._children.values()) >= MOST_OF_AN_OWNER:
             raise _Refused(f"too many keepers of uid {uid} have not ended")
@@ -167,6 +196,33 @@ class _Broker:
         give_up_root(uid, gid)
         Keeper(socket.socket(fileno=connection), self._dirmaker).serve()
 
+    def _read_dirmaker(self, connection: int, number: int) -> None:
+        heard, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._forget_dirmaker()
+        self._next_dirmaker = number, heard
+        try:
+            self._fork(
+                (b"d", number, 0, 0),
+                lambda: control_files.serve_dirmaker(connection, self._files, told),
+            )
+        finally:
+            os.close(told)
+
+    def _take_dirmaker(self, number: int) -> None:
+        """Heed what the process of that number has told: once it has answered, that is there."""
+        if self._next_dirmaker is None or self._next_dirmaker[0] != number:
+            raise _Refused("no such process has read dirmaker")
+        said = os.read(self._next_dirmaker[1], control_files.LONGEST_DIRMAKER + 1)
+        self._forget_dirmaker()
+        if said[:1] != b"=":
+            raise _Refused("the process that read dirmaker has told nothing")
+        self._dirmaker = said[1:] or None
+
+    def _forget_dirmaker(self) -> None:
+        if self._next_dirmaker is not None:
+            os.close(self._next_dirmaker[1])
+            self._next_dirmaker = None
+
     def _fork(self, child: tuple[bytes, int, int, int], work: Callable[[], None]) -> None:
         pid = os.fork()
         if pid:
@@ -176,6 +232,7 @@ class _Broker:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._forget_dirmaker()
             for descriptor in (self._control.detach(), self._woken, self._waker):
                 os.close(descriptor)
             work()
@@ -199,7 +256,8 @@ class _Broker:
 
     def _end_children(self) -> None:
         """Keepers end by themselves when their connections close; one that hangs is killed."""
-        deadline = time.monotonic() + BUSY_LIMIT
+        limit = BUSY_LIMIT if self._time_left is None else self._time_left
+        deadline = time.monotonic() + limit
         events = select.poll()
         events.register(self._woken, select.POLLIN)
         while self._children and (left := deadline - time.monotonic()) > 0:
@@ -240,8 +298,11 @@ def _complain(text: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """``MOST-KEEPERS DIRMAKER [FILE...]`` are the arguments; DIRMAKER is empty where none is."""
-    most_keepers, dirmaker, *files = arguments
+    """``MOST-KEEPERS DIRMAKER DIRECTORY NAMES [FILE...]`` are the arguments.
+
+    DIRMAKER is empty where none is, NAMES are separated by commas.
+    """
+    most_keepers, dirmaker, directory, names, *files = arguments
     # A signal that is sent to all processes of the server is the network process's business.
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
@@ -252,4 +313,9 @@ def main(arguments: list[str]) -> None:
     gc.freeze()
     control = socket.socket(fileno=CONTROL)
     named = os.fsencode(dirmaker) or None
-    _Broker(control, int(most_keepers), named, [os.fsencode(each) for each in files]).serve()
+    read = ControlFiles(
+        os.fsencode(directory),
+        [os.fsencode(each) for each in names.split(",") if each and "/" not in each],
+        [os.fsencode(each) for each in files],
+    )
+    _Broker(control, int(most_keepers), named, read).serve()

@@ -8,11 +8,12 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError, succeed
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -21,6 +22,7 @@ from qmailldap.loglevel import Log
 from qmailldap.printable import printable
 from qmailldap.privsep.broker import BUSY_LIMIT, CONTROL, REQUEST
 from qmailldap.privsep.channel import Channel, KeeperLost
+from qmailldap.raw_files import RawFile, unpack
 from qmailldap.threads import Busy
 
 __all__ = ["BrokerProcess"]
@@ -33,17 +35,24 @@ _START = (
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 _LONGEST_LINE = 8192
 _STOP_LIMIT = BUSY_LIMIT + 5.0
-"""Seconds; the broker itself gives its children less."""
+"""Seconds, where nobody says how many there are; the broker gives its children less."""
 
-_log = Log(namespace="qmailldap.privsep")
+_KILLING = 0.2
+"""Seconds that the broker has less than there are, to end when it has killed its children."""
+
+_PAUSE = 0.5
+"""Seconds until it is told again what it had no time for."""
+
+_log = Log(namespace="qmailldap.privsep", of_sessions=False)
 
 
 class BrokerProcess(ProcessProtocol):
     """Starts the broker and asks it for processes.
 
     ``ended`` is called with a line when it ends without having been asked to: nothing that needs
-    its rights can be done then. ``dirmaker`` is the program that makes homes, ``files`` are those
-    that `read_file` reads; nothing else can be asked for later.
+    its rights can be done then. ``dirmaker`` is the program that makes homes, ``control`` the
+    directory and ``names`` the files in it that `read_control` reads, ``files`` are certificates,
+    which `read_file` reads one by one; nothing else can be asked for later.
     """
 
     def __init__(
@@ -53,11 +62,19 @@ class BrokerProcess(ProcessProtocol):
         dirmaker: str | None,
         ended: Callable[[str], None],
         files: Sequence[str | os.PathLike[str]] = (),
+        control: str | os.PathLike[str] = "/",
+        names: Sequence[str] = (),
     ) -> None:
         self._reactor = reactor
-        # It has a working directory of its own.
-        paths = [os.path.abspath(each) for each in files]
-        self._arguments = [str(most_keepers), dirmaker or "", *paths]
+        # It has a working directory of its own. (With "..", that of a link is another's parent.)
+        directory = str(Path(control).absolute())
+        self._files = [os.path.abspath(each) for each in files]
+        self._count = len(names) + len(self._files)
+        self._arguments = [
+            *(str(most_keepers), dirmaker or "", directory, ",".join(names)),
+            *self._files,
+        ]
+        self._retaking: IDelayedCall | None = None
         self._ended = ended
         self._numbers = itertools.count(1)
         self._control: socket.socket | None = None
@@ -83,14 +100,27 @@ class BrokerProcess(ProcessProtocol):
             )
         self._running = True
 
-    def stop(self) -> Deferred[None]:
-        """Let it end, which takes a while if its children are at work; fires when it has."""
+    @property
+    def is_running(self) -> bool:
+        return self._running
+
+    def stop(self, limit: float | None = None) -> Deferred[None]:
+        """Let it end, which takes a while if its children are at work; fires when it has.
+
+        That is after ``limit`` seconds at most.
+        """
         if not self._running or self._control is None:
             return succeed(None)
+        if self._retaking is not None and self._retaking.active():
+            self._retaking.cancel()
         if self._stopping is None:
+            if limit is not None:
+                self._tell_limit(limit)
             self._stopping = Deferred()
             self._control.close()
-            self._stopping.addTimeout(_STOP_LIMIT, self._reactor).addErrback(self._still_there)
+            waited = _STOP_LIMIT if limit is None else limit
+            self._stopping.addTimeout(waited, self._reactor)
+            self._stopping.addErrback(self._still_there, waited)
         return self._stopping
 
     def open_channel(
@@ -133,16 +163,56 @@ class BrokerProcess(ProcessProtocol):
 
         At most `certificate_files.MOST_OCTETS`. Raises `Busy`, and ``OSError`` when it fails.
         """
-        channel, _ = self.open_channel(b"f", 0, 0, lambda *_: None)
+        fields, _ = await self._read(b"f", b"%d" % number)
+        if len(fields) != 1:
+            raise OSError(errno.EIO, "what was read is no file")
+        return fields[0]
+
+    async def read_control(self) -> list[RawFile]:
+        """What is now in all control files, in the order of ``names``, and then in ``files``.
+
+        Raises `Busy`, and ``OSError`` when it fails, as where there is no such directory.
+        """
+        fields, _ = await self._read(b"c")
+        if len(fields) != self._count:
+            raise OSError(errno.EIO, "what was read are no control files")
         try:
-            answer = await channel.ask(b"read", b"%d" % number)
+            return [unpack(field) for field in fields]
+        except ValueError:
+            raise OSError(errno.EIO, "what was read are no control files") from None
+
+    async def read_dirmaker(self) -> tuple[int, bytes]:
+        """What the control file dirmaker says now, empty for nothing; and a number for it.
+
+        The broker has read it itself, and heeds it when `take_dirmaker` is given that number, of
+        the last reading only. Raises `Busy`, and ``OSError`` when it fails.
+        """
+        fields, number = await self._read(b"d")
+        if len(fields) != 1:
+            raise OSError(errno.EIO, "what was read is no name of a program")
+        return number, fields[0]
+
+    def take_dirmaker(self, number: int, taken: Callable[[], None] = lambda: None) -> None:
+        """Have keepers make homes by what was read: those begun after ``taken`` was called."""
+        try:
+            self._request(b"t", number, 0, 0, [])
+        except Busy:
+            if self._running and self._stopping is None:
+                # It has much to do; meanwhile keepers have the program from before.
+                self._retaking = self._reactor.callLater(_PAUSE, self.take_dirmaker, number, taken)
+        else:
+            taken()
+
+    async def _read(self, kind: bytes, *which: bytes) -> tuple[list[bytes], int]:
+        """What a process that reads files answers, and its number."""
+        channel, number = self.open_channel(kind, 0, 0, lambda *_: None)
+        try:
+            answer = await channel.ask(b"read", *which)
         except KeeperLost:
             raise OSError(errno.EIO, "the process that reads it was lost") from None
         finally:
             channel.close()
-        if len(answer.fields) != 1:
-            raise OSError(errno.EIO, "what was read is no file")
-        return answer.fields[0]
+        return answer.fields, number
 
     def _request(
         self, kind: bytes, number: int, uid: int, gid: int, descriptors: list[int]
@@ -162,7 +232,7 @@ class BrokerProcess(ProcessProtocol):
         """What the broker and its children complain of, a line each."""
         *lines, self._unfinished_line = (self._unfinished_line + data).split(b"\n")
         for line in lines:
-            _log.warn("{line}", line=printable(line[:_LONGEST_LINE]))
+            _log.warn("broker said={line}", line=printable(line[:_LONGEST_LINE]))
         self._unfinished_line = self._unfinished_line[-_LONGEST_LINE:]
 
     def processExited(self, reason: Failure) -> None:
@@ -177,9 +247,15 @@ class BrokerProcess(ProcessProtocol):
         if self._stopping is not None and not self._stopping.called:
             self._stopping.callback(None)
 
-    def _still_there(self, failure: Failure) -> None:
+    def _tell_limit(self, limit: float) -> None:
+        """Have it end its children in time. Where it cannot be told, it takes the time it takes."""
+        with suppress(Busy, OSError):
+            milliseconds = round(max(0.0, limit - _KILLING) * 1000)
+            self._request(b"e", milliseconds, 0, 0, [])
+
+    def _still_there(self, failure: Failure, limit: float) -> None:
         failure.trap(TimeoutError)
-        _log.warn("broker did not end within {limit:.0f} s", limit=_STOP_LIMIT)
+        _log.warn("broker did not end within {limit:.0f} s", limit=limit)
 
 
 class _ChannelFactory(Factory):

@@ -35,7 +35,7 @@ def serve(descriptor: int, files: Sequence[bytes]) -> None:
         lambda question: _content(question, files),
         limit=LIMIT,
         largest=_LARGEST_QUESTION,
-        failed=_failure,
+        failed=one_question.failure,
     )
 
 
@@ -44,10 +44,3 @@ def _content(question: Sequence[bytes], files: Sequence[bytes]) -> list[bytes]:
     if word != b"read" or not index.isdigit() or int(index) >= len(files):
         raise OSError(errno.EINVAL, "there is no file of that number")
     return [b"ok", b"0", read_regular(files[int(index)], MOST_OCTETS)]
-
-
-def _failure(error: Exception) -> list[bytes]:
-    code, text = errno.EIO, type(error).__name__
-    if isinstance(error, OSError) and error.errno and error.strerror:
-        code, text = error.errno, error.strerror
-    return [b"error", b"OSError", b"%d" % code, text.encode("utf-8", "backslashreplace"), b""]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 from collections.abc import Callable, Sequence
 
 from qmailldap.privsep import wire
 
-__all__ = ["serve"]
+__all__ = ["failure", "serve"]
 
 
 def serve(
@@ -48,3 +49,11 @@ def serve(
         return
     finally:
         signal.alarm(0)
+
+
+def failure(error: Exception) -> list[bytes]:
+    """An answer that says which ``OSError`` there was; of others only their kind."""
+    code, text = errno.EIO, type(error).__name__
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        code, text = error.errno, error.strerror
+    return [b"error", b"OSError", b"%d" % code, text.encode("utf-8", "backslashreplace"), b""]

@@ -32,7 +32,7 @@ LEAVING_LIMIT = 10.0
 
 MOST_WAITING = 10_000
 
-_log = Log(namespace="qmailldap.privsep")
+_log = Log(namespace="qmailldap.privsep", of_sessions=False)
 
 
 class Starter(Protocol):
@@ -55,6 +55,8 @@ class _Keeper:
     used: float
     limit: IDelayedCall | None = None
     """When it is let go, or given up once it was told to end."""
+    outdated: bool = False
+    """Whether another is to take its place."""
 
     @property
     def is_full(self) -> bool:
@@ -97,6 +99,11 @@ class Keepers:
         self._sessions = itertools.count(1)
         self._stopped = False
 
+    @property
+    def running(self) -> int:
+        """How many there are, those included that were told to end."""
+        return len(self._keepers) + len(self._leaving)
+
     def hands(self, owner: Owner, place: Place, listings: ListingCache | None = None) -> KeptHands:
         """Hands for one session in a mailbox of ``owner``; ``listings`` are of earlier ones."""
         return KeptHands(self, owner, place, next(self._sessions), listings)
@@ -109,6 +116,33 @@ class Keepers:
             waiting.asked.errback(Busy("the server is being stopped"))
         for keeper in list(self._keepers.values()):
             self._let_go(keeper)
+        for keeper in self._leaving:
+            if keeper.limit is None:
+                self._close(keeper)
+
+    def renew(self) -> None:
+        """Have other keepers take the place of those there are, for they would be others now.
+
+        One that is at work is asked no more, and is let go when it has answered. Where there is no
+        room for another beside it, it serves its owner until it is idle.
+        """
+        for keeper in list(self._keepers.values()):
+            keeper.outdated = True
+            self._replace(keeper)
+        self._serve()
+
+    def _replace(self, keeper: _Keeper) -> None:
+        """Ask an outdated one no more, if that is the time for it."""
+        if not keeper.outdated or self._keepers.get(keeper.owner) is not keeper:
+            return
+        if not keeper.channel.under_way:
+            self._let_go(keeper)
+            return
+        ending = any(each.owner == keeper.owner for each in self._leaving)
+        if not ending and len(self._keepers) + len(self._leaving) < self._most:
+            # Its end would be heard by what it does, as by a program that makes a home.
+            del self._keepers[keeper.owner]
+            self._leaving.add(keeper)
 
     def ask(self, owner: Owner, question: Question) -> Deferred[Answer]:
         """Ask the keeper of ``owner``, as soon as there is one that has time.
@@ -235,10 +269,14 @@ class Keepers:
     def _answered(self, result: Answer | Failure, keeper: _Keeper) -> Answer | Failure:
         keeper.used = self._clock.seconds()
         if self._keepers.get(keeper.owner) is keeper:
-            if not keeper.channel.under_way and keeper.limit is None:
+            if not keeper.channel.under_way and keeper.outdated:
+                self._let_go(keeper)
+            elif not keeper.channel.under_way and keeper.limit is None:
                 keeper.limit = self._clock.callLater(IDLE_LIMIT, self._let_go, keeper)
             self._stand_in_line(keeper.owner)
             self._serve()
+        elif keeper in self._leaving and keeper.limit is None and not keeper.channel.under_way:
+            self._close(keeper)
         return result
 
     def _let_go(self, keeper: _Keeper) -> None:
@@ -246,6 +284,10 @@ class Keepers:
         self._leaving.add(keeper)
         if keeper.limit is not None and keeper.limit.active():
             keeper.limit.cancel()
+        self._close(keeper)
+
+    def _close(self, keeper: _Keeper) -> None:
+        """Have one end that is asked no more."""
         keeper.limit = self._clock.callLater(
             LEAVING_LIMIT, keeper.channel.give_up, f"it did not end in {LEAVING_LIMIT:.0f} s"
         )
@@ -261,6 +303,9 @@ class Keepers:
         if self._keepers.get(keeper.owner) is keeper:
             del self._keepers[keeper.owner]
         self._leaving.discard(keeper)
+        current = self._keepers.get(keeper.owner)
+        if current is not None:
+            self._replace(current)
         if keeper.limit is not None and keeper.limit.active():
             keeper.limit.cancel()
         # At the end of the server the broker sees to it.

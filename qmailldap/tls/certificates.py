@@ -18,7 +18,7 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
-from qmailldap.printable import printable
+from qmailldap.printable import Fields, printable
 from qmailldap.regular_files import read_regular
 from qmailldap.tls.contexts import server_context
 from qmailldap.tls.pem import BadCertificate, Chain, parse_chain
@@ -33,7 +33,9 @@ __all__ = [
     "Certificate",
     "CertificateFiles",
     "Certificates",
+    "Renewal",
     "read_certificate_file",
+    "unreadable",
 ]
 
 MOST_OCTETS = 1024 * 1024
@@ -91,27 +93,44 @@ class Certificate:
     since: datetime.datetime
     """when the context was made, and with it the key of its tickets"""
 
-    def __str__(self) -> str:
+    @property
+    def facts(self) -> Fields:
         """For a line in the log."""
         names = [printable(name.encode()) for name in self.chain.names]
         more = ["..."] if len(names) > _SHOWN_NAMES else []
         shown = ",".join(names[:_SHOWN_NAMES] + more) or "none"
-        return f"file={self.files} names={shown} until={self.chain.until:%Y-%m-%d}"
+        until = f"{self.chain.until:%Y-%m-%d}"
+        return Fields((("file", str(self.files)), ("names", shown), ("until", until)))
+
+    def __str__(self) -> str:
+        return str(self.facts)
 
     def warnings(self, now: datetime.datetime) -> list[str]:
         """What clients may not accept of it, each as a line that names the file."""
         return [f"certificate {self.files}: {doubt}" for doubt in self.chain.doubts(now)]
 
 
+@attrs.frozen(eq=False)
+class Renewal:
+    """What `Certificates` can show from some moment on, and which of that was another before."""
+
+    shown: tuple[Certificate, ...]
+    changed: tuple[Certificate, ...]
+
+
 @implementer(IOpenSSLServerConnectionCreator)
 class Certificates:
     """All certificates of a server; what listeners and ``startTLS`` are given.
 
-    Reads the files of each at once. Raises `BadCertificate`.
+    Reads the files of each at once, unless ``contents`` are what they hold. Raises
+    `BadCertificate`.
     """
 
     def __init__(
-        self, files: Sequence[CertificateFiles], now: Callable[[], datetime.datetime] = _now
+        self,
+        files: Sequence[CertificateFiles],
+        now: Callable[[], datetime.datetime] = _now,
+        contents: Sequence[bytes] | None = None,
     ) -> None:
         if not files:
             raise BadCertificate("no certificate is given")
@@ -119,7 +138,9 @@ class Certificates:
         self._now = now
         self._shown: tuple[Certificate, ...] = ()
         self._by_name: dict[str, SSL.Context] = {}
-        self.replace([read_certificate_file(path) for path in self.paths])
+        if contents is None:
+            contents = [read_certificate_file(path) for path in self.paths]
+        self.replace(contents)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -141,8 +162,15 @@ class Certificates:
         """Show, from the next connection on, what these contents of `paths` are.
 
         Gives those of the certificates that have changed. Raises `BadCertificate` if any of them
-        is of no use, and then nothing has changed. The context that connections begin with, and by
-        whose key sessions are resumed, is also made anew when it is older than `TICKET_KEYS_LAST`.
+        is of no use, and then nothing has changed.
+        """
+        return self.take(self.prepare(contents))
+
+    def prepare(self, contents: Sequence[bytes]) -> Renewal:
+        """What is to be shown when these are the contents of `paths`; nothing has changed yet.
+
+        The context that connections begin with, and by whose key sessions are resumed, is also made
+        anew when it is older than `TICKET_KEYS_LAST`. Raises `BadCertificate`.
         """
         left = list(contents)
         if len(left) != len(self.paths):
@@ -159,12 +187,16 @@ class Certificates:
             elif not shown and abs(self._now() - known.since) >= TICKET_KEYS_LAST:
                 known = self._load(files, own)
             shown.append(known)
-        self._shown = tuple(shown)
+        return Renewal(tuple(shown), tuple(changed))
+
+    def take(self, renewal: Renewal) -> list[Certificate]:
+        """Show what was prepared, from the next connection on; gives what has changed."""
+        self._shown = renewal.shown
         self._by_name = {}
-        for each in shown:
+        for each in renewal.shown:
             for name in each.chain.names:
                 self._by_name.setdefault(name, each.context)
-        return changed
+        return list(renewal.changed)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         return SSL.Connection(self._shown[0].context, None)

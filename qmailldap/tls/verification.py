@@ -64,7 +64,7 @@ _VERIFY_ERRORS = {
 }
 _NOT_TRUSTED = frozenset({2, 18, 19, 20, 21})
 
-_log = Log(namespace="qmailldap.tls")
+_log = Log(namespace="qmailldap.tls", of_sessions=False)
 
 
 class BadAuthorities(ValueError):
@@ -82,14 +82,19 @@ class CertificateRefused(Exception):
 class Verified:
     """Connections to servers whose certificate must be trusted, and be for the host meant.
 
-    ``authorities`` is a file of certificates to trust, None for those of the system. It is read
-    here and never again, for this may be the only moment with the right to.
+    ``authorities`` is a file of certificates to trust, None for those of the system; ``content`` is
+    what it holds, where somebody has read it who may. Else it is read here and never again, for
+    this may be the only moment with the right to.
 
     Raises `BadAuthorities`.
     """
 
-    def __init__(self, authorities: Path | None = None) -> None:
-        self._context = _verifying_context(authorities)
+    def __init__(self, authorities: Path | None = None, content: bytes | None = None) -> None:
+        if authorities is None:
+            self._context = _verifying_context(None)
+        else:
+            found = _read(authorities) if content is None else content
+            self._context = _verifying_context(_certificates_in(found))
 
     def connections_to(self, host: str) -> IOpenSSLClientConnectionCreator:
         """What ``startTLS`` takes for a connection to the server of that name, or address.
@@ -168,17 +173,15 @@ class _Verification:
                 problem = _mismatch(certificate, self._identity)
             except Exception:
                 # Nobody would hear of what is raised into OpenSSL.
-                _log.failure("while reading the certificate of another server")
+                _log.failure("certificate of another server cannot be read")
                 problem = "its certificate cannot be read"
         if problem is not None:
             self._fail(Failure(CertificateRefused(problem)))
         return problem is None
 
 
-def _verifying_context(authorities: Path | None) -> SSL.Context:
-    trusted = (
-        platformTrust() if authorities is None else trustRootFromCertificates(_read(authorities))
-    )
+def _verifying_context(authorities: list[Certificate] | None) -> SSL.Context:
+    trusted = platformTrust() if authorities is None else trustRootFromCertificates(authorities)
     context = CertificateOptions(trustRoot=trusted, raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
     if authorities is not None:
         # Every certificate of the file is trusted, one that another authority has signed, too.
@@ -188,11 +191,14 @@ def _verifying_context(authorities: Path | None) -> SSL.Context:
     return context
 
 
-def _read(file: Path) -> list[Certificate]:
+def _read(file: Path) -> bytes:
     try:
-        content = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise BadAuthorities(f"cannot be read: {error.strerror}") from None
+
+
+def _certificates_in(content: bytes) -> list[Certificate]:
     blocks = content.split(_BEGIN)[1:]
     if not blocks:
         raise BadAuthorities("holds no certificate in PEM format")

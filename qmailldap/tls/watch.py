@@ -1,4 +1,7 @@
-"""Certificates are renewed while the server runs: looked at now and then, and when told to."""
+"""Certificates are renewed while the server runs: their files are looked at now and then.
+
+Who tells the server to read its files again has all of them read, by others; they tell here.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from twisted.python.failure import Failure
 
 from qmailldap.loglevel import Kind, Log
 from qmailldap.threads import Busy
-from qmailldap.tls.certificates import Certificates, unreadable
+from qmailldap.tls.certificates import Certificate, Certificates, unreadable
 from qmailldap.tls.pem import BadCertificate
 
 __all__ = ["INTERVAL", "CertificateWatch", "reading"]
@@ -20,7 +23,7 @@ __all__ = ["INTERVAL", "CertificateWatch", "reading"]
 INTERVAL = 30.0
 """Seconds between two looks at the files."""
 
-_log = Log(namespace="qmailldap.tls.watch")
+_log = Log(namespace="qmailldap.tls.watch", of_sessions=False)
 
 
 def reading(
@@ -48,8 +51,8 @@ class CertificateWatch:
 
     ``read`` gives the contents of all of them, in the order of `Certificates.paths`; it fails with
     `BadCertificate` or `Busy`. What cannot be used is told once, and the certificates from before
-    stay; where nobody has asked for it, only when two looks in a row have found the same fault, for
-    the first may have come while the file was being written.
+    stay; and only when two looks in a row have found the same fault, for the first may have come
+    while the file was being written.
     """
 
     def __init__(
@@ -59,13 +62,14 @@ class CertificateWatch:
         clock: IReactorTime,
         interval: float = INTERVAL,
     ) -> None:
-        self._certificates = certificates
+        self.certificates = certificates
         self._read = read
         self._clock = clock
         self._interval = interval
         self._next: IDelayedCall | None = None
         self._is_reading = False
-        self._asked_again = False
+        # What is being read by now is older than what is shown.
+        self._is_stale = False
         self._running = False
         # The fault that the last look has found, and the last that was told.
         self._found = ""
@@ -76,9 +80,6 @@ class CertificateWatch:
         self._running = True
         self._warn()
         self._next = self._clock.callLater(self._interval, self._poll)
-        if self._asked_again:
-            self._asked_again = False
-            self._begin(asked=True)
 
     def stop(self) -> None:
         """What is being read by now changes nothing any more."""
@@ -87,68 +88,68 @@ class CertificateWatch:
             self._next.cancel()
             self._next = None
 
-    def reload(self) -> None:
-        """Look at once, and say what is found; before the start, as soon as that comes."""
-        if self._is_reading or not self._running:
-            # What was read may be what was there before somebody said that it has changed.
-            self._asked_again = True
-        else:
-            self._begin(asked=True)
+    def renewed(self, changed: Sequence[Certificate]) -> None:
+        """Others have read the files and had the certificates replaced: say so."""
+        self._is_stale = self._is_reading
+        self._tell(changed, asked=True)
+
+    def told(self, fault: str) -> None:
+        """Others have found this fault in the files, and have told it."""
+        self._found = self._told = fault
 
     def _poll(self) -> None:
         self._next = self._clock.callLater(self._interval, self._poll)
         if self._is_reading:
             # No second one beside it: each could take a thread that hangs in a file system.
-            self._judge("its files have been read for too long, without an end", asked=False)
+            self._judge("its files have been read for too long, without an end")
         else:
-            self._begin(asked=False)
+            self._begin()
 
-    def _begin(self, asked: bool) -> None:
+    def _begin(self) -> None:
         self._is_reading = True
 
         def done(result: Any) -> None:
-            self._is_reading = False
-            if not self._running:
-                return
-            self._look(result, asked)
-            if self._asked_again:
-                self._asked_again = False
-                self._begin(asked=True)
+            is_stale, self._is_reading, self._is_stale = self._is_stale, False, False
+            if self._running and not is_stale:
+                self._look(result)
 
         self._read().addBoth(done).addErrback(
-            lambda failure: _log.failure("while certificates were read", failure)
+            lambda failure: _log.failure("certificate not read", failure)
         )
 
-    def _look(self, result: list[bytes] | Failure, asked: bool) -> None:
+    def _look(self, result: list[bytes] | Failure) -> None:
         """At what was read."""
         try:
             if isinstance(result, Failure):
                 result.raiseException()
             else:
-                changed = self._certificates.replace(result)
+                changed = self.certificates.replace(result)
         except (BadCertificate, Busy) as error:
-            self._judge(str(error), asked)
+            self._judge(str(error))
             return
+        self._tell(changed, asked=False)
+
+    def _tell(self, changed: Sequence[Certificate], asked: bool) -> None:
         was_told, self._found, self._told = self._told, "", ""
         for each in changed:
             # For those who were told that the one before ends, or have asked for it.
-            _log.info("certificate loaded {certificate}", kind=Kind.WARNINGS, certificate=each)
+            _log.info("certificate loaded {facts}", kind=Kind.WARNINGS, facts=each.facts)
         # Also for those who were told of a fault that is gone by now.
         if not changed and (asked or was_told):
             _log.info("certificate unchanged", kind=Kind.WARNINGS)
         self._warn()
 
-    def _judge(self, fault: str, asked: bool) -> None:
+    def _judge(self, fault: str) -> None:
         """Tell of a fault, unless it is known or may pass by itself."""
         again, self._found = fault == self._found, fault
-        if asked or (again and fault != self._told):
+        if again and fault != self._told:
             self._told = fault
             _log.error("certificate not loaded, that from before stays: {fault}", fault=fault)
 
     def _warn(self) -> None:
         """Tell once of whatever clients may not accept; some comes with time."""
-        warnings = self._certificates.warnings
+        warnings = self.certificates.warnings
         for warning in warnings:
             if warning not in self._warned:
-                _log.warn("{line}", line=warning)
+                _log.warn("certificate {doubt}", doubt=warning.removeprefix("certificate "))
         self._warned = set(warnings)

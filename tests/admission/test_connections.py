@@ -87,6 +87,18 @@ class ConnectionsTests(SynchronousTestCase):
         self.assert_refused(connections, "2001:db8::3", "2001:db8::/64")
         self.enter(connections, "2001:db8:0:1::3")
 
+    def test_other_numbers_hold_at_once_and_nobody_who_is_there_is_forgotten(self) -> None:
+        connections = Connections(100, 3)
+        places = [self.enter(connections) for _ in range(3)]
+        connections.limit_to(100, 2)
+        places.pop().leave()
+        self.assert_refused(connections, "192.0.2.1", "2 from 192.0.2.1")
+        places.pop().leave()
+        self.enter(connections)
+        connections.limit_to(2, 0)
+        self.enter(connections, "192.0.2.2")
+        self.assertEqual(self.gone, ["192.0.2.1"])
+
     def test_nobody_is_counted_by_address_where_there_is_no_limit(self) -> None:
         connections = Connections(100, 0)
         for _ in range(100):
@@ -271,6 +283,20 @@ class SharedTests(SynchronousTestCase):
         for each in (first, second, first):
             self.enter(each, exempt=True)
         self.assertEqual((len(first), len(second)), (2, 1))
+
+    def test_whom_a_worker_has_told_of_it_takes_back_whatever_the_number_is_by_then(self) -> None:
+        first, second = self.workers(9, 1)
+        told = self.enter(first)
+        first.limit_to(9, 0)
+        untold = self.enter(first)
+        told.leave()
+        self.enter(second).leave()
+        first.limit_to(9, 1)
+        untold.leave()
+        self.enter(second).leave()
+        again = self.enter(first)
+        self.assert_refused(second, "192.0.2.1", "1 from 192.0.2.1")
+        again.leave()
 
     def test_of_a_worker_that_has_ended_nothing_counts(self) -> None:
         first, second = self.workers(2, 1)

@@ -36,6 +36,16 @@ class GuessesTests(SynchronousTestCase):
         delays = [guesses.wrong(HERE, b"joe") for _ in range(10)]
         self.assertEqual(delays, [2, 4, 6, 8, 10, 12, 14, 15, 15, 15])
 
+    def test_other_numbers_hold_at_once_for_the_scores_there_are(self) -> None:
+        guesses = self.guesses()
+        for _ in range(5):
+            guesses.wrong(HERE, b"joe")
+        guesses.check(HERE, b"joe")
+        guesses.limit_to(POP3Limits(guesses=0, guesses_per_login=5))
+        self.assert_refused(guesses, HERE, b"joe")
+        guesses.limit_to(POP3Limits(guesses=0, guesses_per_login=0))
+        self.assertEqual(guesses.wrong(HERE, b"joe"), 0)
+
     def test_the_delay_fades(self) -> None:
         guesses = self.guesses()
         for _ in range(5):

@@ -47,6 +47,19 @@ class SessionsTests(SynchronousTestCase):
         with self.assertRaises(LoginRefused):
             sessions.enter(b"uid=joe", "192.0.2.2")
 
+    def test_another_number_holds_at_once_and_counts_those_who_are_there(self) -> None:
+        sessions = Sessions(3)
+        leave = [sessions.enter(b"joe") for _ in range(3)]
+        sessions.limit_to(2)
+        leave.pop()()
+        with self.assertRaises(LoginRefused):
+            sessions.enter(b"joe")
+        sessions.limit_to(0)
+        sessions.enter(b"joe")()
+        for each in leave:
+            each()
+        self.assertEqual(len(sessions), 0)
+
     def test_nothing_is_kept_of_users_who_have_left(self) -> None:
         sessions = Sessions(1)
         for number in range(100):

@@ -200,7 +200,7 @@ class RenewalTests(CertificatesTestCase):
                 self.path.write_bytes(content)
             self.hang_up()
             await self.logged(
-                f"certificate not loaded, that from before stays: {self.path}: {fault}"
+                f"control was not loaded, what was in force stays so: {self.path}: {fault}"
             )
             self.assertEqual(await self.shown(), old)
         self.certificate("cert.pem", "pop.example.org")

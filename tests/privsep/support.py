@@ -217,6 +217,8 @@ class RawBroker:
         most_keepers: int = 4,
         busy_limit: float = 0.5,
         files: Sequence[Path] = (),
+        control: str = "/nonexistent",
+        names: Sequence[str] = (),
     ) -> None:
         self.log = log
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -236,6 +238,8 @@ class RawBroker:
                     str(theirs.fileno()),
                     str(most_keepers),
                     "",
+                    control,
+                    ",".join(names),
                     *map(str, files),
                 ),
                 pass_fds=[theirs.fileno()],

@@ -158,7 +158,7 @@ class RightsTests(BrokerTestCase):
         self.assertEqual(strange, "qmailldap")
         for name in ours.split():
             room = name.removeprefix("qmailldap.").split(".")
-            rooms = ("maildir", "privsep", "printable", "quota", "regular_files")
+            rooms = ("maildir", "privsep", "printable", "quota", "raw_files", "regular_files")
             self.assertIn(room[0], rooms, name)
         for name in ("qmailldap.privsep.channel", "qmailldap.privsep.pool", "qmailldap.threads"):
             self.assertNotIn(name, ours.split())
@@ -302,6 +302,18 @@ class EndTests(BrokerTestCase):
         self.broker.control.close()
         self.assertEqual(self.broker.process.wait(TIME_LIMIT), 0)
         until(lambda: not Path(f"/proc/{stopped}").exists() and not Path(f"/proc/{pid}").exists())
+
+    def test_they_have_as_long_as_the_network_process_says(self) -> None:
+        self.broker.close()
+        self.broker = RawBroker(self.log, busy_limit=10 * TIME_LIMIT)
+        self.addCleanup(self.broker.close)
+        self.pid = self.broker.process.pid
+        _, stopped = self.keeper()
+        stop(stopped)
+        self.broker.send(REQUEST.pack(b"e", 50, 0, 0))
+        self.broker.control.close()
+        self.assertEqual(self.broker.process.wait(TIME_LIMIT), 0)
+        until(lambda: not Path(f"/proc/{stopped}").exists())
 
     def test_signals_for_all_processes_of_the_server_are_not_its_business(self) -> None:
         connection, pid = self.keeper()

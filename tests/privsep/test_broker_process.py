@@ -22,6 +22,7 @@ from qmailldap.privsep.broker_process import BrokerProcess
 from qmailldap.privsep.channel import Channel, KeeperLost
 from qmailldap.privsep.kept_hands import Owner
 from qmailldap.privsep.pool import Keepers
+from qmailldap.raw_files import MISSING
 from qmailldap.threads import Busy
 from tests.privsep.support import TIME_LIMIT, children_of, stop
 from tests.root import require_root
@@ -44,7 +45,17 @@ class BrokerProcessTests(TestCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.files = [Path(self.folder.name) / name for name in ("first.pem", "second.pem")]
-        self.broker = BrokerProcess(self.reactor, 2, None, self.ended.append, self.files)
+        self.control = Path(self.folder.name) / "control"
+        self.control.mkdir()
+        self.broker = BrokerProcess(
+            self.reactor,
+            2,
+            None,
+            self.ended.append,
+            self.files,
+            self.control,
+            ("me", "ldapserver", "dirmaker"),
+        )
         self.broker.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.end()))
         self.keepers = Keepers(self.broker, self.reactor, 2)
@@ -173,6 +184,55 @@ class BrokerProcessTests(TestCase):
             await self.broker.read_file(0)
         self.assertEqual(await self.broker.read_file(0), b"x")
 
+    async def test_control_files_are_read_as_they_are_now_with_the_certificates(self) -> None:
+        (self.control / "ldapserver").write_bytes(b"ldap1\n")
+        (self.control / "ldapserver").chmod(0o600)
+        (self.control / "cert.pem").write_bytes(b"not asked for")
+        self.files[1].write_bytes(b"PEM")
+        me, ldapserver, dirmaker, first, second = await self.broker.read_control()
+        self.assertEqual({me.state, dirmaker.state, first.state}, {MISSING})
+        self.assertEqual((ldapserver.content, second.content), (b"ldap1\n", b"PEM"))
+        self.assertEqual(ldapserver.mode & 0o777, 0o600)
+        self.control.rename(self.control.with_name("elsewhere"))
+        with self.assertRaises(FileNotFoundError):
+            await self.broker.read_control()
+
+    async def test_the_program_that_makes_homes_is_what_the_broker_itself_has_read(self) -> None:
+        (self.control / "dirmaker").write_bytes(b"/bin/first \nmore\n")
+        number, program = await self.broker.read_dirmaker()
+        self.assertEqual(program, b"/bin/first")
+        # Only what was read last counts.
+        (self.control / "dirmaker").unlink()
+        last, program = await self.broker.read_dirmaker()
+        self.assertEqual(program, b"")
+        taken: list[bool] = []
+        self.broker.take_dirmaker(number, lambda: taken.append(True))
+        await self.until(lambda: any("no such process" in line for line in self.lines))
+        self.broker.take_dirmaker(last)
+        self.broker.take_dirmaker(last)
+        await self.until(
+            lambda: sum("no such process" in line for line in self.lines) == 2,
+        )
+        self.assertEqual(taken, [True])
+
+    async def test_one_that_cannot_be_read_is_an_error(self) -> None:
+        os.mkfifo(self.control / "dirmaker")
+        with self.assertRaises(OSError):
+            await self.broker.read_dirmaker()
+        (self.control / "dirmaker").unlink()
+        (self.control / "dirmaker").write_bytes(b"x" * 5000)
+        with self.assertRaises(OSError):
+            await self.broker.read_dirmaker()
+
+    async def test_a_broker_that_is_busy_is_told_again(self) -> None:
+        (self.control / "dirmaker").write_bytes(b"/bin/true\n")
+        number, _ = await self.broker.read_dirmaker()
+        taken: Deferred[None] = Deferred()
+        with mock.patch.object(self.broker, "_request", side_effect=Busy("no")):
+            self.broker.take_dirmaker(number, lambda: taken.callback(None))
+            self.assertFalse(taken.called)
+        await taken
+
     async def test_its_end_is_told_with_the_reason(self) -> None:
         hands = self.keepers.hands(ANN, self.place(ANN))
         await hands.begin()
@@ -198,6 +258,16 @@ class BrokerProcessTests(TestCase):
         await stopping
         await self.broker.stop()
         self.assertEqual(self.ended, [])
+
+    async def test_its_end_takes_no_longer_than_there_is_time(self) -> None:
+        await self.keepers.hands(ANN, self.place(ANN)).begin()
+        (keeper,) = children_of(self.pid)
+        stop(keeper)
+        self.keepers.stop()
+        await self.broker.stop(0.5)
+        await self.until(lambda: not Path(f"/proc/{keeper}").exists())
+        self.assertFalse(self.broker.is_running)
+        self.assertEqual([line for line in self.lines if "did not end" in line], [])
 
     async def test_what_it_complains_of_is_in_the_log_a_line_each(self) -> None:
         self.broker.errReceived(b"half a line, ")

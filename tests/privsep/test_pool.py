@@ -112,6 +112,54 @@ class PlacesTests(PoolTestCase):
         self.keeper(ANN).answer()
         self.successResultOf(asked)
 
+    def test_those_that_are_idle_are_let_go_when_others_are_wanted(self) -> None:
+        before = self.idle_keeper(ANN)
+        self.keepers.renew()
+        self.assertTrue(before.transport.half_closed)
+        self.assertIsNot(self.idle_keeper(ANN), before)
+
+    def test_one_that_is_at_work_then_ends_it_while_another_is_asked(self) -> None:
+        under_way = self.ask(ANN, b"old")
+        before = self.keeper(ANN)
+        self.keepers.renew()
+        asked = self.ask(ANN, b"new")
+        after = self.starter.started[1]
+        self.assertEqual((before.heard(), after.heard()), ([[b"old"]], [[b"new"]]))
+        # It would not end what it does if it were told to.
+        self.clock.advance(LEAVING_LIMIT + 1)
+        self.assertFalse(before.transport.half_closed)
+        before.answer()
+        self.successResultOf(under_way)
+        self.assertTrue(before.transport.half_closed)
+        after.answer()
+        self.successResultOf(asked)
+
+    def test_where_there_is_no_room_for_another_it_serves_until_it_is_idle(self) -> None:
+        asked = [self.ask(owner) for owner in (ANN, BOB)]
+        before = self.keeper(ANN)
+        self.keepers.renew()
+        asked.append(self.ask(ANN, b"more"))
+        self.assertEqual(before.heard()[-1], [b"more"])
+        for owner in (ANN, ANN, BOB):
+            self.keeper(owner).answer()
+        self.assertTrue(before.transport.half_closed)
+        for each in asked:
+            self.successResultOf(each)
+
+    def test_an_owner_has_no_more_than_two_however_often_they_are_renewed(self) -> None:
+        asked = []
+        for _ in range(10):
+            asked.append(self.ask(ANN))
+            self.keepers.renew()
+        self.assertEqual(self.running(), [ANN, ANN])
+        while any(each.awaited() for each in self.starter.running()):
+            for keeper in self.starter.running():
+                while keeper.awaited():
+                    keeper.answer()
+            self.leave()
+        for each in asked:
+            self.successResultOf(each)
+
     def test_the_one_used_longest_ago_makes_room(self) -> None:
         for owner in (ANN, BOB, ANN):
             self.idle_keeper(owner)

@@ -87,6 +87,10 @@ class Pool(RuleBasedStateMachine):
     def the_broker_is_busy_or_not(self, fault: Exception | None) -> None:
         self.starter.fault = fault
 
+    @rule()
+    def they_would_be_others_now(self) -> None:
+        self.keepers.renew()
+
     @rule(seconds=st.sampled_from([0.5, 5, 11, 61, 301]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)

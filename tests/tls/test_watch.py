@@ -67,12 +67,15 @@ class WatchTests(SynchronousTestCase):
         self.assertEqual(self.looks, 2)
         self.assertEqual(self.lines, [])
 
+    def renew(self, content: bytes) -> None:
+        """As whoever has read all files, having been asked to."""
+        self.watch.renewed(self.server.replace([content]))
+
     def test_who_asks_for_it_need_not_wait_and_is_answered(self) -> None:
         log_at(self, LOGLEVEL=15)
-        self.watch.reload()
+        self.renew(self.first.both)
         self.assertEqual(self.lines, ["certificate unchanged"])
-        self.content = self.new.both
-        self.watch.reload()
+        self.renew(self.new.both)
         self.assert_shown(self.new)
         self.assertEqual(len(self.lines), 2)
 
@@ -95,22 +98,14 @@ class WatchTests(SynchronousTestCase):
         self.assertTrue(line.startswith("certificate loaded "), line)
         self.assert_shown(self.new)
 
-    def test_who_asks_before_the_start_is_heard_then(self) -> None:
-        self.watch.stop()
-        self.content = self.new.both
-        self.watch.reload()
-        self.assert_shown(self.first)
-        self.watch.start()
-        self.assert_shown(self.new)
-
-    def test_who_asks_for_a_bad_one_is_told_each_time(self) -> None:
+    def test_a_fault_that_others_have_told_is_not_told_again(self) -> None:
         self.content = b"nothing"
-        self.watch.reload()
-        self.watch.reload()
-        self.assertEqual(len(self.lines), 2)
-        # Nobody asked any more.
+        self.watch.told(f"{self.path}: it holds no certificate in PEM format")
         self.clock.pump([INTERVAL] * 3)
-        self.assertEqual(len(self.lines), 2)
+        self.assertEqual(self.lines, [])
+        self.content = self.first.both
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.lines, ["certificate unchanged"])
 
     def test_a_fault_that_comes_back_is_told_again(self) -> None:
         for _ in range(2):
@@ -141,22 +136,22 @@ class WatchTests(SynchronousTestCase):
         self.clock.advance(INTERVAL)
         self.assert_shown(self.new)
 
-    def test_who_asks_while_a_file_is_read_has_it_read_again(self) -> None:
+    def test_what_was_read_before_others_have_renewed_it_is_older_and_not_taken(self) -> None:
         self.content = under_way = Deferred[list[bytes]]()
         self.clock.advance(INTERVAL)
-        self.watch.reload()
-        self.watch.reload()
-        self.content = self.new.both
+        self.renew(self.new.both)
         under_way.callback([self.first.both])
-        self.assertEqual(self.looks, 2)
         self.assert_shown(self.new)
+        # The next look is newer again.
+        self.content = self.first.both
+        self.clock.advance(INTERVAL)
+        self.assert_shown(self.first)
 
     def test_what_comes_after_the_end_changes_nothing(self) -> None:
         self.content = under_way = Deferred[list[bytes]]()
-        self.watch.reload()
+        self.clock.advance(INTERVAL)
         self.watch.stop()
         under_way.callback([self.new.both])
-        self.watch.reload()
         self.assertEqual((self.looks, self.clock.getDelayedCalls()), (1, []))
         self.assert_shown(self.first)
         self.watch.stop()
@@ -177,7 +172,7 @@ class WatchTests(SynchronousTestCase):
 
     def test_a_fault_of_ours_ends_no_watch(self) -> None:
         self.content = ZeroDivisionError()
-        self.watch.reload()
+        self.clock.advance(INTERVAL)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.content = self.new.both
         self.clock.advance(INTERVAL)
