@@ -10,12 +10,14 @@ from twisted.python import usage
 
 from qmailldap.options import Options
 
-__all__ = ["LIFELINE", "Inheritance", "WorkerOptions"]
+__all__ = ["HEARS", "SAYS", "Inheritance", "WorkerOptions"]
 
-LIFELINE = 0
-"""The descriptor that a worker reads the end of its supervisor from; nothing is ever written."""
+HEARS = 0
+"""The descriptor of a pipe by which a worker is told and asked; its end is the supervisor's."""
+SAYS = 3
+"""The descriptor of one by which it answers and asks."""
 
-_FIRST = 3
+_FIRST = 4
 
 
 def _descriptor(text: str) -> int:
@@ -33,6 +35,7 @@ class Inheritance:
     """What worker ``number``, of 1 and above, has of its supervisor's.
 
     ``scores``, ``counts`` and ``ports`` are descriptors, the ports in the order of the options.
+    ``snapshot`` is one of sealed memory with the control files that are in force.
     ``relayed`` says that its log is a pipe that the supervisor reads. ``start`` is the directory
     from which relative paths go, ``reactor`` the module of the supervisor's.
     """
@@ -44,6 +47,7 @@ class Inheritance:
     relayed: bool
     start: str
     reactor: str
+    snapshot: int | None = None
 
     def arguments(self) -> list[str]:
         """As `WorkerOptions` reads them."""
@@ -55,15 +59,30 @@ class Inheritance:
             f"--ports={','.join(map(str, self.ports))}",
             f"--start={self.start}",
             f"--reactor={self.reactor}",
+            *([] if self.snapshot is None else [f"--snapshot={self.snapshot}"]),
         ]
 
     def handed_over(self) -> tuple[Inheritance, dict[int, int]]:
         """The same as the worker sees it, and of each descriptor there which one here it is."""
-        ours = [self.scores, self.counts, *self.ports]
+        ours = self._descriptors()
         theirs = {_FIRST + place: descriptor for place, descriptor in enumerate(ours)}
-        scores, counts, *ports = theirs
-        seen = attrs.evolve(self, scores=scores, counts=counts, ports=tuple(ports))
+        scores, counts, *others = theirs
+        snapshot = None if self.snapshot is None else others.pop()
+        seen = attrs.evolve(
+            self, scores=scores, counts=counts, ports=tuple(others), snapshot=snapshot
+        )
         return seen, theirs
+
+    def keep_to_this_process(self) -> None:
+        """What a worker starts in turn gets none of what it was given."""
+        for descriptor in (HEARS, SAYS, *self._descriptors()):
+            os.set_inheritable(descriptor, False)
+
+    def _descriptors(self) -> list[int]:
+        return [
+            *(self.scores, self.counts, *self.ports),
+            *([] if self.snapshot is None else [self.snapshot]),
+        ]
 
 
 class WorkerOptions(Options):
@@ -77,6 +96,7 @@ class WorkerOptions(Options):
         ["ports", None, None, "The descriptors of the ports", _descriptors],
         ["start", None, None, "Where relative paths begin"],
         ["reactor", None, None, "The module of the reactor"],
+        ["snapshot", None, None, "The descriptor of the control files in force", _descriptor],
     ]
 
     def inheritance(self) -> Inheritance:
@@ -88,6 +108,7 @@ class WorkerOptions(Options):
             relayed=bool(self["relayed"]),
             start=self["start"],
             reactor=self["reactor"],
+            snapshot=self["snapshot"],
         )
 
     def postOptions(self) -> None:
@@ -102,9 +123,3 @@ class WorkerOptions(Options):
         options = cls()
         options.parseOptions(list(arguments))
         return options
-
-
-def keep_to_this_process(inherited: Inheritance) -> None:
-    """What a worker starts in turn gets none of what it was given."""
-    for descriptor in (LIFELINE, inherited.scores, inherited.counts, *inherited.ports):
-        os.set_inheritable(descriptor, False)

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import (
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-__all__ = ["InheritedPorts", "SharedPorts"]
+__all__ = ["InheritedPorts", "SharedPorts", "adopt"]
 
 _SYSTEMD = "systemd:"
 
@@ -30,10 +30,13 @@ class SharedPorts:
 
     def __init__(self) -> None:
         self._ports: list[Any] = []
+        self._of_systemd: set[int] = set()
 
     def __call__(self, reactor: Any, description: str) -> IStreamServerEndpoint:
         place = len(self._ports)
         self._ports.append(None)
+        if description.startswith(_SYSTEMD):
+            self._of_systemd.add(place)
         endpoint = serverFromString(reactor, description)
 
         def bound(port: Any) -> Any:
@@ -54,6 +57,16 @@ class SharedPorts:
         if None in self._ports:
             raise ValueError("an endpoint that is not listened on at once is not for workers")
         return tuple(port.fileno() for port in self._ports)
+
+    def end(self) -> None:
+        """Have them shut down when they are closed: nobody connects, whoever has them still.
+
+        Not those of systemd, where clients wait until the server is started again; and not of
+        UNIX sockets, whose files are gone then.
+        """
+        for place, port in enumerate(self._ports):
+            if isinstance(port, tcp.Port) and not isinstance(port, unix.Port):
+                port._shouldShutdown = place not in self._of_systemd
 
 
 class InheritedPorts:
@@ -99,7 +112,7 @@ class _Inherited:
         self._descriptor = descriptor
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        return execute(_adopt, self._reactor, self._descriptor, protocolFactory)
+        return execute(adopt, self._reactor, self._descriptor, protocolFactory)
 
 
 class _WithPort:
@@ -113,10 +126,10 @@ class _WithPort:
         return getattr(self._reactor, name)
 
     def listenTCP(self, port: object, factory: IProtocolFactory, *_: object, **__: object) -> Any:
-        return _adopt(self._reactor, self._descriptor, factory)
+        return adopt(self._reactor, self._descriptor, factory)
 
     def listenUNIX(self, path: object, factory: IProtocolFactory, *_: object, **__: object) -> Any:
-        return _adopt(self._reactor, self._descriptor, factory)
+        return adopt(self._reactor, self._descriptor, factory)
 
     def listenSSL(
         self,
@@ -127,11 +140,14 @@ class _WithPort:
         **__: object,
     ) -> Any:
         wrapped = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
-        return _adopt(self._reactor, self._descriptor, wrapped)
+        return adopt(self._reactor, self._descriptor, wrapped)
 
 
-def _adopt(reactor: Any, descriptor: int, factory: IProtocolFactory) -> Any:
-    """Listen on an inherited socket, whose descriptor is closed: the port has one of its own."""
+def adopt(reactor: Any, descriptor: int, factory: IProtocolFactory) -> Any:
+    """Listen on a bound socket, whose descriptor is closed: the port has one of its own.
+
+    The file of a UNIX socket is left to whoever has made it.
+    """
     with socket.socket(fileno=descriptor) as inherited:
         number, family = inherited.fileno(), inherited.family
         port: Any
@@ -148,6 +164,13 @@ class _InheritedPort(tcp.Port):
 
     # Twisted's own takes the more the more there are, and the others go idle.
     numberAccepts = property(lambda _: _AT_A_TIME, lambda _, __: None)
+
+    def doRead(self) -> None:
+        # The supervisor may have shut it down, a moment before we are told to stop.
+        if self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            super().doRead()
+        else:
+            self.stopReading()
 
 
 class _InheritedUNIXPort(unix.Port):

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,21 +21,27 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import LoopingCall
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.runner.procmon import ProcessMonitor
 from zope.interface import implementer
 
 import qmailldap
+from qmailldap.log_output import workers_log_themselves
 from qmailldap.loglevel import Log
-from qmailldap.privsep.broker import BUSY_LIMIT
-from qmailldap.threads import STOP_LIMIT
-from qmailldap.workers.inheritance import LIFELINE, Inheritance
-from qmailldap.workers.logs import LineRelay, logs_to_standard_output
+from qmailldap.workers.inheritance import HEARS, SAYS, Inheritance
+from qmailldap.workers.links import Link, Links, Unanswered
+from qmailldap.workers.logs import LineRelay
 
-__all__ = ["KILL_LIMIT", "Supervisor"]
+__all__ = ["START_LIMIT", "Supervisor"]
 
 _PROGRAM = Path(qmailldap.__file__).resolve().parent / "commands" / "worker.py"
+
+DEFAULT_GRACE = 10.0
+
+SHORTEST_GRACE = 1.0
+"""Seconds that a worker has to tell its clients and to end, even with --grace 0."""
 
 STEADY = 10
 """Seconds after which a worker counts as one that had started: it takes a second or two to fail."""
@@ -44,8 +50,11 @@ SHORTEST_PAUSE = 1
 LONGEST_PAUSE = 30
 """Seconds before one is started again that did not get so far; they double from try to try."""
 
-KILL_LIMIT = int(STOP_LIMIT + BUSY_LIMIT) + 5
-"""Seconds that workers have to end. They themselves give their threads and the broker less."""
+START_LIMIT = 60.0
+"""Seconds after which a worker that does not serve yet is one that hangs."""
+
+FIGURES_PERIOD = 5.0
+"""Seconds of which nothing that was counted is known when a worker ends without a warning."""
 
 _NOT_FOR_WORKERS = (b"LISTEN_PID", b"LISTEN_FDS", b"LISTEN_FDNAMES")
 """Variables by which systemd hands descriptors to one process."""
@@ -59,6 +68,14 @@ class Counts(Protocol):
     def clear(self, number: int) -> None: ...
 
 
+class Reloading(Protocol):
+    """What the supervisor does with `qmailldap.workers.reload.ReloadOfAll`."""
+
+    def __call__(self) -> None: ...
+
+    def serves(self, link: Link) -> None: ...
+
+
 class Supervisor(Service):
     """Workers, by Twisted's monitor of processes.
 
@@ -67,6 +84,10 @@ class Supervisor(Service):
     bound; a ``ValueError`` of that keeps the server from starting. Nobody of a worker that has
     ended is left in ``counts``. ``check``, which raises `CannotStart`, is called where this process
     is another user by then than when it was configured: workers may not read what it could.
+
+    ``grace`` are the seconds that workers have to end when they are told to. ``reload`` is to be
+    set before the start; ``serial`` gives the number of the control files in force. ``all_serve``
+    fires when each worker has come to take connections.
     """
 
     name = "--workers"
@@ -79,6 +100,7 @@ class Supervisor(Service):
         inheritance: Callable[[int, bool], Inheritance],
         counts: Counts,
         check: Callable[[], object],
+        grace: float = DEFAULT_GRACE,
     ) -> None:
         self._reactor = reactor
         self._numbers = {f"worker-{number}": number for number in range(1, workers + 1)}
@@ -86,6 +108,13 @@ class Supervisor(Service):
         self._inheritance = inheritance
         self._counts = counts
         self._check = check
+        self.links = Links(reactor, self._serves, self.end)
+        self.reload: Reloading | None = None
+        self.serial: Callable[[], int] = lambda: 0
+        self.all_serve: Deferred[None] = Deferred()
+        self._to_come = set(self._numbers.values())
+        self._figures = LoopingCall(self.links.ask, "figures")
+        self._figures.clock = reactor
         self._configured_as = os.geteuid()
         self._relayed = False
         self._stopped: Deferred[None] = Deferred()
@@ -93,7 +122,8 @@ class Supervisor(Service):
         spawner: Any = _Spawner(reactor, self._spawn)
         self._monitor = ProcessMonitor(spawner)
         self._monitor.threshold = STEADY
-        self._monitor.killTime = KILL_LIMIT
+        self._grace = max(grace, SHORTEST_GRACE)
+        self._monitor.killTime = self._grace  # type: ignore[assignment]
         self._monitor.minRestartDelay = SHORTEST_PAUSE
         self._monitor.maxRestartDelay = LONGEST_PAUSE
 
@@ -108,7 +138,7 @@ class Supervisor(Service):
         super().startService()
         if os.geteuid() != self._configured_as:
             self._check()
-        self._relayed = not logs_to_standard_output()
+        self._relayed = not workers_log_themselves()
         for name in self._numbers:
             self._monitor.addProcess(name, [name])
         # Not before the reactor heeds signals: one that ends this process leaves no workers behind.
@@ -117,31 +147,66 @@ class Supervisor(Service):
     def _begin(self) -> None:
         _log.info("workers count={count} are started", count=len(self._numbers))
         self._monitor.startService()
+        self._figures.start(FIGURES_PERIOD, now=False)
 
     def stopService(self) -> Deferred[None]:
         """Fires when all of them have ended."""
         super().stopService()
         if self._beginning is not None and self._beginning.active():
             self._beginning.cancel()
+        if self._figures.running:
+            self._figures.stop()
         self._monitor.stopService()
         self._look_for_the_end()
         return self._stopped
 
+    @property
+    def count(self) -> int:
+        """How many workers there are to be."""
+        return len(self._numbers)
+
     def hang_up(self) -> None:
-        """Pass SIGHUP on."""
-        for each in list(self._monitor.protocols.values()):
-            with suppress(ProcessExitedAlready):
-                transport: Any = each.transport
-                transport.signalProcess("HUP")
+        """SIGHUP: control files and certificates are to be read again."""
+        if self.reload is not None and self.running:
+            self.reload()
+
+    def end(self, number: int, why: str) -> None:
+        """Have a worker end, and another begin in its place."""
+        name = f"worker-{number}"
+        if name in self._monitor.protocols and name not in self._monitor.murder:
+            _log.error("workers worker={number} is ended: {why}", number=number, why=why)
+            self._monitor.stopProcess(name)
+
+    async def look_for_the_dead(self, limit: float) -> str:
+        """Asks all workers. Empty where all answer in so many seconds, else a line about one.
+
+        One that has ended is not asked: it is started again.
+        """
+        now = self._reactor.seconds()
+        for link in self.links.all():
+            if not link.is_serving and now - link.since > START_LIMIT:
+                return f"worker={link.number} does not begin to serve"
+        for link, answer in await self.links.ask("alive", limit=limit):
+            if isinstance(answer, Unanswered) and not link.is_lost:
+                return f"worker={link.number} does not answer: {answer}"
+        return ""
+
+    def _serves(self, link: Link) -> None:
+        if self.reload is not None:
+            self.reload.serves(link)
+        self._to_come.discard(link.number)
+        if not self._to_come and not self.all_serve.called:
+            self.all_serve.callback(None)
 
     def _spawn(self, protocol: Any) -> None:
         """Start the worker of that name."""
         number = self._numbers[protocol.name]
+        serial = self.serial()
         inherited, descriptors = self._inheritance(number, self._relayed).handed_over()
         log: Mapping[int, Any] = {1: "r", 2: "r"} if self._relayed else {1: 1, 2: 2}
         # -P: nothing is loaded but what is installed.
         command = [sys.executable, "-P", str(_PROGRAM), *inherited.arguments(), *self._options]
-        worker = _Worker(protocol, number, self._ended)
+        worker = _Worker(protocol, self.links.add(number, serial), self._ended)
         try:
             with _hangups_blocked():
                 self._reactor.spawnProcess(
@@ -149,7 +214,7 @@ class Supervisor(Service):
                     os.fsencode(sys.executable),
                     [os.fsencode(each) for each in command],
                     _environment(),
-                    childFDs={LIFELINE: "w", **log, **descriptors},
+                    childFDs={HEARS: "w", SAYS: "r", **log, **descriptors},
                 )
         except OSError as error:
             # Older monitors would never try again.
@@ -160,6 +225,7 @@ class Supervisor(Service):
         """A worker has ended, and the monitor has seen it."""
         # One that was killed has not said that its clients are gone.
         self._counts.clear(number - 1)
+        self.links.remove(number)
         if self._monitor.running:
             again = self._monitor.restart[f"worker-{number}"].getTime() - self._reactor.seconds()
             _log.error(
@@ -169,6 +235,12 @@ class Supervisor(Service):
                 again=max(0.0, again),
             )
         else:
+            if how == f"signal {signal.SIGKILL:d}":
+                _log.warn(
+                    "workers worker={number} was killed: it did not end within {limit:g} s",
+                    number=number,
+                    limit=self._grace,
+                )
             self._look_for_the_end()
 
     def _look_for_the_end(self) -> None:
@@ -204,20 +276,35 @@ class _Worker(ProcessProtocol):
     def __init__(
         self,
         monitored: Any,
-        number: int,
+        link: Link,
         ended: Callable[[int, str], None],
     ) -> None:
         self._monitored = monitored
-        self._number = number
+        self._number = number = link.number
+        self._frames = link.frames
         self._ended = ended
         self._relays = {descriptor: LineRelay(number, globalLogPublisher) for descriptor in (1, 2)}
 
     def connectionMade(self) -> None:
         self._monitored.makeConnection(self.transport)
+        self._frames.makeConnection(_Pipes(self.transport))
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        if childFD in self._relays:
+        if childFD == SAYS:
+            self._frames.dataReceived(data)
+        elif childFD in self._relays:
             self._relays[childFD].received(data)
+
+    def childConnectionLost(self, childFD: int) -> None:
+        if childFD in (HEARS, SAYS):
+            self._frames.connectionLost()
+
+    def processExited(self, reason: Failure) -> None:
+        # Or what it has left behind could keep them open, and another from being started.
+        self._frames.lose("")
+        process: Any = self.transport
+        for each in (HEARS, SAYS):
+            process.closeChildFD(each)
 
     def processEnded(self, reason: Failure) -> None:
         for relay in self._relays.values():
@@ -230,6 +317,26 @@ class _Worker(ProcessProtocol):
     def not_started(self, error: OSError) -> None:
         self._monitored.processEnded(Failure(ProcessTerminated(1)))
         self._ended(self._number, f"no process: {error.strerror or error}")
+
+
+@attrs.frozen
+class _Pipes:
+    """By which a process is asked, as a transport."""
+
+    _process: Any
+
+    def write(self, data: bytes) -> None:
+        self._process.write(data)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self._process.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        self._process.unregisterProducer()
+
+    def loseConnection(self) -> None:
+        for each in (HEARS, SAYS):
+            self._process.closeChildFD(each)
 
 
 @implementer(ITransport)
@@ -246,6 +353,15 @@ class _NoProcess:
 
     def writeSequence(self, data: object) -> None:
         """Nobody reads it."""
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """It is never full."""
+
+    def unregisterProducer(self) -> None:
+        """It never was."""
+
+    def closeChildFD(self, descriptor: int) -> None:
+        """It has none."""
 
     def loseConnection(self) -> None:
         """There is none."""

@@ -10,16 +10,16 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import globalLogBeginner
 from twisted.python.reflect import namedModule
 from twisted.python.usage import UsageError
-from zope.interface import implementer
 
 from qmailldap.loglevel import Log
 from qmailldap.options import CannotStart
-from qmailldap.workers.inheritance import LIFELINE, WorkerOptions, keep_to_this_process
-from qmailldap.workers.logs import observer
+from qmailldap.workers.crew import Crew
+from qmailldap.workers.inheritance import Inheritance, WorkerOptions
+from qmailldap.workers.logs import WorkerLog
+from qmailldap.workers.member import Member
 
 __all__ = ["run"]
 
@@ -28,43 +28,57 @@ _log = Log(namespace="qmailldap.workers")
 
 def run(arguments: Sequence[str]) -> int:
     """Serve until the supervisor says TERM, or is gone; gives the exit code."""
-    hangups = _Hangups()
+    _ignore_hangups()
     try:
         options = WorkerOptions.parse(arguments)
     except UsageError as error:
         print(f"worker: {error}", file=sys.stderr)  # noqa: T201  # there is no log yet
         return 1
     inherited = options.inheritance()
-    keep_to_this_process(inherited)
-    globalLogBeginner.beginLoggingTo([observer(inherited.number, inherited.relayed)])
+    inherited.keep_to_this_process()
+    log = WorkerLog(inherited.number, inherited.relayed, options)
+    globalLogBeginner.beginLoggingTo([log])
+    try:
+        return _serve(options, inherited, log)
+    finally:
+        log.finish()
+
+
+def _serve(options: WorkerOptions, inherited: Inheritance, log: WorkerLog) -> int:
     namedModule(inherited.reactor).install()
     from twisted.internet import reactor
 
+    log.attend(reactor)
+    stop = _Stop(reactor)
+    crew = Member(reactor, stop)
     try:
-        _start(options, reactor)
+        _start(options, reactor, crew)
     except CannotStart as error:
-        _log.critical("{line}", line=error.code)
+        _log.critical("workers cannot start: {problem}", problem=error.code)
         return 1
     except Exception:
         _log.failure("workers a worker cannot start")
         return 1
-    hangups.pass_on()
-    stop = _Stop(reactor)
-    _Lifeline(stop).watch(reactor)
     running: Any = reactor
     # By then the reactor has handlers of its own, which do not expect a second signal.
     running.callWhenRunning(stop.by_signals)
+    running.callWhenRunning(_join, crew, running)
     running.run()
     return 0
 
 
-def _start(options: WorkerOptions, reactor: Any) -> None:
+def _join(crew: Member, reactor: Any) -> None:
+    crew.connect(reactor)
+    crew.serving()
+
+
+def _start(options: WorkerOptions, reactor: Any, crew: Crew) -> None:
     """Raises `CannotStart`."""
     from qmailldap.service import make_worker
 
     # Relative paths were those of the directory in which twistd was started.
     with _directory(options["start"]):
-        service = make_worker(options, reactor)
+        service = make_worker(options, reactor, crew)
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
@@ -102,21 +116,14 @@ def _no_directory(path: str, error: OSError) -> CannotStart:
     return CannotStart(f"the directory {path} cannot be entered: {error.strerror}")
 
 
-class _Hangups:
-    """SIGHUP between the start of the process, which has it blocked, and that of the server."""
+def _ignore_hangups() -> None:
+    """The supervisor heeds SIGHUP, and tells its workers what to do; one may still be sent to all.
 
-    def __init__(self) -> None:
-        self._came = False
-        signal.signal(signal.SIGHUP, self._remember)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-
-    def _remember(self, *_: object) -> None:
-        self._came = True
-
-    def pass_on(self) -> None:
-        """The server heeds it now: what came meanwhile it is sent again."""
-        if self._came:
-            os.kill(os.getpid(), signal.SIGHUP)
+    This process was started with it blocked. A handler, unlike what ignores a signal, is not that
+    of programs started from here.
+    """
+    signal.signal(signal.SIGHUP, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 class _Stop:
@@ -139,31 +146,3 @@ class _Stop:
     def by_signals(self) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, lambda *_: self._reactor.callFromThread(self))
-
-
-@implementer(IReadDescriptor)
-class _Lifeline:
-    """A pipe whose other end the supervisor has: it closes when that ends, however it does."""
-
-    def __init__(self, ended: _Stop) -> None:
-        self._ended = ended
-        self._reactor: Any = None
-
-    def watch(self, reactor: Any) -> None:
-        self._reactor = reactor
-        reactor.addReader(self)
-
-    def fileno(self) -> int:
-        return LIFELINE
-
-    def doRead(self) -> None:
-        if not os.read(LIFELINE, 1024):
-            self._reactor.removeReader(self)
-            self._ended()
-
-    def connectionLost(self, reason: object) -> None:
-        # What some reactors tell of in place of something to read.
-        self._ended()
-
-    def logPrefix(self) -> str:
-        return "supervisor"

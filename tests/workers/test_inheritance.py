@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.options import MOST_WORKERS, Options
+from qmailldap.options import LOG_FORMATS, LOGS, MOST_WORKERS, Options
 from qmailldap.workers import inheritance
-from qmailldap.workers.inheritance import Inheritance, WorkerOptions, keep_to_this_process
+from qmailldap.workers.inheritance import SAYS, Inheritance, WorkerOptions
 
 _FEWER = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
@@ -26,9 +26,15 @@ values = st.fixed_dictionaries(
         "user": st.none() | texts,
         "group": st.none() | texts,
         "guesses": st.none() | texts,
+        "admin": st.none() | st.sampled_from(["/run/qmailldap/admin", "/-a=b: c"]),
+        "status": st.none() | texts,
+        "status-users": st.integers(0, 1),
         "workers": st.integers(0, MOST_WORKERS),
+        "log": st.sampled_from([None, *LOGS]),
+        "log-format": st.sampled_from(LOG_FORMATS),
         "keepers": counts,
         "listings": st.integers(0, 10**6),
+        "grace": st.integers(0, 3600),
         "ldap-connections": counts,
         "mail-threads": counts,
         "hash-threads": counts,
@@ -48,6 +54,7 @@ inheritances = st.builds(
     relayed=st.booleans(),
     start=texts,
     reactor=texts,
+    snapshot=st.none() | descriptors,
 )
 
 
@@ -86,27 +93,30 @@ class ArgumentsTests(SynchronousTestCase):
             [handed_over[each] for each in theirs],
             [inherited.scores, inherited.counts, *inherited.ports],
         )
+        if seen.snapshot is not None:
+            self.assertEqual(handed_over[seen.snapshot], inherited.snapshot)
         # 0, 1 and 2 are what every program has.
-        self.assertEqual(sorted(handed_over), list(range(3, 3 + len(theirs))))
+        theirs += [] if seen.snapshot is None else [seen.snapshot]
+        self.assertEqual(sorted(handed_over), list(range(SAYS + 1, SAYS + 1 + len(theirs))))
 
     def test_what_a_worker_starts_gets_none_of_what_it_inherits(self) -> None:
-        lifeline, scores, counts, *ports = opened = [os.dup(2) for _ in range(5)]
+        hears, says, scores, counts, snapshot, *ports = opened = [os.dup(2) for _ in range(7)]
         for each in opened:
             self.addCleanup(os.close, each)
             os.set_inheritable(each, True)
-        self.patch(inheritance, "LIFELINE", lifeline)
-        keep_to_this_process(
-            Inheritance(
-                number=1,
-                scores=scores,
-                counts=counts,
-                ports=tuple(ports),
-                relayed=False,
-                start="/",
-                reactor="",
-            )
-        )
-        self.assertEqual([os.get_inheritable(each) for each in opened], [False] * 5)
+        self.patch(inheritance, "HEARS", hears)
+        self.patch(inheritance, "SAYS", says)
+        Inheritance(
+            number=1,
+            scores=scores,
+            counts=counts,
+            ports=tuple(ports),
+            relayed=False,
+            start="/",
+            reactor="",
+            snapshot=snapshot,
+        ).keep_to_this_process()
+        self.assertEqual([os.get_inheritable(each) for each in opened], [False] * 7)
 
     def test_nobody_is_a_worker_by_mistake(self) -> None:
         for arguments in ([], ["--number=1"], ["--number=x"], ["--ports=a"], ["stray"]):

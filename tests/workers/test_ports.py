@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 from qmailldap.workers.ports import InheritedPorts, SharedPorts
 
 from ..integration.certificates import write_certificate
+from ..integration.processes import wait_until
 
 reactor: Any = _reactor
 _LIMIT = 10.0
@@ -119,6 +120,19 @@ class PortsTests(TestCase):
             await supervisors.stopListening()
             self.assertEqual(await self.greeted(address), b"worker")
             await port.stopListening()
+
+    async def test_nobody_connects_to_a_server_that_stops_whoever_has_the_port_still(self) -> None:
+        shared = await self.bound("tcp:0:interface=127.0.0.1")
+        with socket.socket(fileno=os.dup(shared.descriptors()[0])) as bound:
+            address = bound.getsockname()
+        port = await self.worker(shared, "tcp:110", b"worker")
+        shared.end()
+        (supervisors,) = shared._ports
+        await supervisors.stopListening()
+        with socket.socket() as client:
+            self.assertNotEqual(client.connect_ex(address), 0)
+        # The worker notices, and makes nothing of it.
+        await wait_until(lambda: port not in reactor.getReaders(), _LIMIT, "a port that is left")
 
     def test_whether_twisted_shuts_a_socket_down_is_said_by_the_attribute_we_set(self) -> None:
         for each in (tcp.Port, unix.Port):

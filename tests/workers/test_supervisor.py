@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
@@ -15,11 +17,17 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.options import CannotStart
-from qmailldap.privsep import broker_process
-from qmailldap.threads import STOP_LIMIT
 from qmailldap.workers import supervisor as module
-from qmailldap.workers.inheritance import Inheritance, WorkerOptions
-from qmailldap.workers.supervisor import KILL_LIMIT, LONGEST_PAUSE, STEADY, Supervisor
+from qmailldap.workers.frames import Frame, Kind
+from qmailldap.workers.inheritance import HEARS, SAYS, Inheritance, WorkerOptions
+from qmailldap.workers.supervisor import (
+    DEFAULT_GRACE,
+    FIGURES_PERIOD,
+    LONGEST_PAUSE,
+    START_LIMIT,
+    STEADY,
+    Supervisor,
+)
 
 PORTS = (40, 41)
 OPTIONS = ["--control=/control", "--listen=tcp:110"]
@@ -34,8 +42,26 @@ class FakeProcess:
         self.hangups_blocked = signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         self.signals: list[str] = []
         self.has_ended = False
+        self.told = b""
+        self.closed: list[int] = []
         self.options = WorkerOptions.parse(self.command[3:])
         protocol.makeConnection(self)
+
+    def write(self, octets: bytes) -> None:
+        self.told += octets
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        assert streaming
+
+    def unregisterProducer(self) -> None:
+        """Nothing waits here."""
+
+    def closeChildFD(self, descriptor: int) -> None:
+        self.closed.append(descriptor)
+
+    def says(self, kind: Kind, number: int = 0, body: bytes = b"") -> None:
+        octets = Frame(kind, number, body).octets()
+        self.protocol.childDataReceived(SAYS, len(octets).to_bytes(4, "big") + octets)
 
     def signalProcess(self, name: str) -> None:
         if self.has_ended:
@@ -45,7 +71,14 @@ class FakeProcess:
     def end(self, code: int = 0, by: int | None = None) -> None:
         self.has_ended = True
         reason = ProcessTerminated(code, by) if code or by else ProcessDone(0)
+        self.protocol.processExited(Failure(reason))
         self.protocol.processEnded(Failure(reason))
+
+
+def _number_asked(process: FakeProcess) -> int:
+    """That of the last question."""
+    *_, number, _ = re.split(rb"\x01(....)(?=[a-z]+\n)", process.told, flags=re.DOTALL)
+    return int.from_bytes(number, "big")
 
 
 class FakeReactor(Clock):
@@ -117,8 +150,8 @@ class SupervisorTests(SynchronousTestCase):
             seen = each.options.inheritance()
             descriptors = [seen.scores, seen.counts, *seen.ports]
             self.assertEqual([each.fds[number] for number in descriptors], [30, 31, *PORTS])
-            # A pipe that tells it of the end of this process.
-            self.assertEqual(each.fds[0], "w")
+            # Pipes, of which the first tells it of the end of this process, too.
+            self.assertEqual((each.fds[HEARS], each.fds[SAYS]), ("w", "r"))
             self.assertTrue(os.path.exists(each.command[2]))
 
     def test_no_worker_is_there_before_the_reactor_runs_and_heeds_signals(self) -> None:
@@ -141,9 +174,9 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(self.reactor.processes[0].environment, {b"LOGLEVEL": b"31"})
 
     def test_workers_write_to_the_log_themselves_where_it_is_standard_output(self) -> None:
-        self.patch(module, "logs_to_standard_output", lambda: True)
+        self.patch(module, "workers_log_themselves", lambda: True)
         self.started(1)
-        self.patch(module, "logs_to_standard_output", lambda: False)
+        self.patch(module, "workers_log_themselves", lambda: False)
         self.started(1)
         direct, relayed = self.reactor.processes
         self.assertEqual((direct.fds[1], direct.fds[2]), (1, 2))
@@ -199,15 +232,13 @@ class SupervisorTests(SynchronousTestCase):
     def test_one_that_does_not_end_is_killed_when_it_has_had_time(self) -> None:
         supervisor = self.started(1)
         supervisor.stopService()
-        self.reactor.advance(KILL_LIMIT - 1)
+        self.reactor.advance(DEFAULT_GRACE - 1)
         (process,) = self.reactor.processes
         self.assertEqual(process.signals, ["TERM"])
         self.reactor.advance(1)
         self.assertEqual(process.signals, ["TERM", "KILL"])
-
-    def test_workers_have_longer_than_they_need(self) -> None:
-        self.assertGreater(KILL_LIMIT, STOP_LIMIT)
-        self.assertGreater(KILL_LIMIT, broker_process._STOP_LIMIT)
+        process.end(by=signal.SIGKILL)
+        self.assertIn("workers worker=1 was killed: it did not end within 10 s", self.lines)
 
     def test_it_ends_at_once_while_none_is_there(self) -> None:
         supervisor = self.started(1)
@@ -216,12 +247,65 @@ class SupervisorTests(SynchronousTestCase):
         self.reactor.advance(LONGEST_PAUSE)
         self.assertEqual(self.reactor.living, [])
 
-    def test_sighup_reaches_all_that_are_there(self) -> None:
-        supervisor = self.started(3)
-        one, two, three = self.reactor.processes
-        one.has_ended = True
-        supervisor.hang_up()
-        self.assertEqual([each.signals for each in (one, two, three)], [[], ["HUP"], ["HUP"]])
+    def test_it_knows_when_all_serve(self) -> None:
+        supervisor = self.started(2)
+        one, two = self.reactor.processes
+        one.says(Kind.SERVING)
+        self.assertNoResult(supervisor.all_serve)
+        two.says(Kind.SERVING)
+        self.successResultOf(supervisor.all_serve)
+        # One that ends later changes nothing of it.
+        two.end(code=1)
+        self.reactor.advance(1)
+        self.reactor.processes[-1].says(Kind.SERVING)
+
+    def test_it_asks_whether_all_are_alive(self) -> None:
+        supervisor = self.started(2)
+        one, two = self.reactor.processes
+
+        def look() -> Deferred[str]:
+            return Deferred.fromCoroutine(supervisor.look_for_the_dead(2.0))
+
+        # Who was just started may take a while.
+        self.assertEqual(self.successResultOf(look()), "")
+        one.says(Kind.SERVING)
+        self.reactor.advance(START_LIMIT + 1)
+        self.assertEqual(self.successResultOf(look()), "worker=2 does not begin to serve")
+        two.says(Kind.SERVING)
+        looked = look()
+        self.reactor.advance(2)
+        self.assertIn("worker=1 does not answer: no answer in 2 s", self.successResultOf(looked))
+        # One that ends is started again, which is nothing to be afraid of.
+        looked = look()
+        one.end(code=1)
+        two.says(Kind.ANSWER, _number_asked(two), b"true")
+        self.assertEqual(self.successResultOf(looked), "")
+
+    def test_one_that_says_what_no_worker_says_is_ended(self) -> None:
+        self.started(1)
+        (process,) = self.reactor.processes
+        process.says(Kind.END)
+        self.assertEqual((process.signals, process.closed), (["TERM"], [HEARS, SAYS]))
+        self.assertIn("workers worker=1 is ended: a frame of kind end", self.lines)
+        process.says(Kind.END)
+        self.reactor.advance(DEFAULT_GRACE)
+        self.assertEqual(process.signals, ["TERM", "KILL"])
+
+    def test_what_it_has_left_behind_holds_nothing_up(self) -> None:
+        self.started(1)
+        (process,) = self.reactor.processes
+        process.protocol.processExited(Failure(ProcessDone(0)))
+        self.assertLessEqual({HEARS, SAYS}, {*process.closed})
+
+    def test_figures_are_asked_for_now_and_then(self) -> None:
+        supervisor = self.started(1)
+        (process,) = self.reactor.processes
+        process.says(Kind.SERVING)
+        self.reactor.advance(FIGURES_PERIOD)
+        self.assertTrue(process.told.endswith(b"figures\nnull"))
+        process.end()
+        self.successResultOf(supervisor.stopService())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_who_has_become_another_user_looks_at_the_configuration_again(self) -> None:
         def check() -> None:
@@ -247,4 +331,4 @@ class SupervisorTests(SynchronousTestCase):
         process.protocol.childDataReceived(2, b"Killed")
         process.end()
         self.assertIn("a line", self.lines)
-        self.assertIn("Killed worker=1", self.lines)
+        self.assertIn("output line=Killed worker=1", self.lines)

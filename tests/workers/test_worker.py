@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from qmailldap import service
 from qmailldap.options import CannotStart
 from qmailldap.workers import worker
+from qmailldap.workers.crew import Alone, Crew
 from qmailldap.workers.inheritance import WorkerOptions
 
 
@@ -22,7 +23,7 @@ class StartTests(SynchronousTestCase):
         self.read_from: list[str] = []
         self.patch(service, "make_worker", self.make_worker)
 
-    def make_worker(self, options: WorkerOptions, reactor: Any) -> Service:
+    def make_worker(self, options: WorkerOptions, reactor: Any, crew: Crew) -> Service:
         self.read_from.append(os.getcwd())
         return Service()
 
@@ -33,7 +34,8 @@ class StartTests(SynchronousTestCase):
                 f"--start={directory}",
             ]
         )
-        worker._start(options, MemoryReactorClock())
+        reactor = MemoryReactorClock()
+        worker._start(options, reactor, Alone(reactor))
 
     def test_relative_paths_are_those_of_the_directory_of_the_start(self) -> None:
         directory = os.path.abspath(self.mktemp())
