@@ -43,6 +43,9 @@ ACTIONS = {
     "threads": 1,
     "member": 1,
     "member_says": 255,
+    # The administrator.
+    "stop": 1,
+    "kick": 1,
 }
 """What there is, and how many octets it takes at most: those of 255 are sent with their length."""
 

@@ -126,6 +126,33 @@ SCENARIOS = {
         ],
         Options(tls=True),
     ),
+    "stopped": Scenario(
+        "end=stopped", [*_IN, *words(b"DELE 1\r\n"), Action("stop", b"\2"), Action("wait", b"\4")]
+    ),
+    "stopped-at-quit": Scenario(
+        "end=quit retrieved=0 octets=0 deleted=1",
+        [
+            *_IN,
+            *words(b"DELE 1\r\n"),
+            Action("threads", b"\1"),
+            *words(b"QUIT\r\n"),
+            Action("stop", b"\0"),
+            Action("wait", b"\4"),
+            Action("threads", b"\0"),
+        ],
+        Options(tls=True),
+    ),
+    "kicked": Scenario("end=kicked", [*_IN, *words(b"DELE 1\r\n"), Action("kick", b"\0")]),
+    "stopped-at-a-members": Scenario(
+        "end=stopped",
+        [
+            *words(b"USER ann\r\n", b"PASS correct-horse\r\n"),
+            Action("member", b"\1"),
+            *[each for _ in range(3) for each in (Action("member_says", b"+OK\r\n"), SETTLE)],
+            Action("stop", b"\2"),
+            Action("wait", b"\4"),
+        ],
+    ),
     "deaf": Scenario(
         "end=idle", [*_IN, Action("deaf"), Action("flood", bytes([WORDS.index(b"RETR 2\r\n"), 9]))]
     ),

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from unittest import mock
 
 from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
 from twisted.protocols import tls
 
 from fuzz.actions import MOST_ACTIONS, WORDS, Action
@@ -41,6 +42,7 @@ from qmailldap.forward import ClusterTLS, Forwarder
 from qmailldap.haproxy import ProxyFactory
 from qmailldap.owners import Owners
 from qmailldap.pop3 import Limits, POP3Factory
+from qmailldap.present import Present
 from qmailldap.realm import MailRealm
 from qmailldap.tls.factory import TLSFactory
 from tests.directory import fake
@@ -54,8 +56,16 @@ WAITS = (0.0, 0.01, 0.1, 1.0, 2.0, 5.0, 16.0, 21.0, 31.0, 61.0, 301.0, 599.0, 60
 
 ROOMS = tuple(
     f"qmailldap.{room}"
-    for room in ("pop3", "maildir", "forward", "directory", "admission", "handover", "session")
+    for room in (
+        *("pop3", "maildir", "forward", "directory", "admission", "handover", "session"),
+        "present",
+    )
 )
+
+GRACES = (0.0, 0.5, 9.0, 30.0)
+
+_LATE = 0.5
+"""Seconds: a turn of the reactor, and what is written at the last moment is to get out."""
 
 _SETTLING = 0.3
 _A_DAY = 86_400.0
@@ -100,6 +110,8 @@ class World:
         admission = Admission(
             self._connections, Guesses(self.reactor, self._scores, limits), cluster.trusts
         )
+        self._present = Present(self.reactor)
+        self._stops: list[tuple[float, Deferred[None]]] = []
         factory: Any = POP3Factory(
             Portal(
                 MailRealm(owners, forwarder, self._threads, self.reactor, self._sessions), [checker]
@@ -112,11 +124,18 @@ class World:
             requires_tls=site.requiretls,
             cleartext=site.ldapcleartext,
             admission=admission,
+            present=self._present,
         )
         if options.tls:
             factory = TLSFactory(certificates(), factory, self.reactor)
         if options.haproxy:
-            factory = ProxyFactory(factory, self.reactor, limits.proxy_time, admission=admission)
+            factory = ProxyFactory(
+                factory,
+                self.reactor,
+                limits.proxy_time,
+                admission=admission,
+                present=self._present,
+            )
         self._factory = factory
         self._options = options
         self._directory.start()
@@ -142,6 +161,8 @@ class World:
         assert not self.reactor.standing(), "members are not left"
         assert not len(self._connections), f"{len(self._connections)} places are taken"
         assert not len(self._sessions), f"{len(self._sessions)} users have sessions"
+        assert not [*self._present], f"{len([*self._present])} are on"
+        assert all(stop.called for _, stop in self._stops), "a stop has no end"
         self._scores.close()
 
     @property
@@ -159,6 +180,8 @@ class World:
         self.reactor.turn()
         self.reactor.advance(LATENCY)
         self.reactor.assert_bounded(_MOST_UNREAD, _MOST_UNSENT)
+        for end, stop in self._stops:
+            assert stop.called or self.reactor.seconds() <= end, "a stop takes too long"
 
     def _pass_time(self, enough: Callable[[], bool]) -> None:
         """Go from one thing that is due to the next."""
@@ -313,6 +336,20 @@ class World:
         for wire in self.reactor.standing():
             if wire.open:
                 wire.say(value)
+
+    # The administrator.
+
+    def _do_stop(self, value: bytes) -> None:
+        """Ports stay open: who comes meanwhile is as one who came a moment before."""
+        seconds = _one_of(GRACES, value)
+        # The first one says how long all of them take.
+        ends = [end for end, _ in self._stops[:1]] or [self.reactor.seconds() + seconds]
+        late = self.reactor.seconds() + _LATE
+        self._stops.append((max(late, ends[0] + _LATE), self._present.drain(seconds)))
+
+    def _do_kick(self, value: bytes) -> None:
+        sessions = [each.id or "joe" for each in self._present.sessions()]
+        self._present.kick(_one_of(["joe", *sessions], value))
 
 
 _V2 = b"\r\n\r\n\0\r\nQUIT\n"

@@ -7,10 +7,11 @@ from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "close"]
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
@@ -63,3 +64,19 @@ class Connection(Protocol):
         speaker, self._speaker = self._speaker, None
         del self.dataReceived
         speaker.connectionLost(reason)
+
+
+def close(transport: Any) -> None:
+    """Close a transport behind all that was written to it, without waiting for the other side.
+
+    ``loseConnection`` of one with TLS waits for the other to end it as well, which a client does
+    that looks at its connection when somebody has pressed a key. Nothing more may be written, and
+    no producer be registered; a handshake has to be over.
+    """
+    transport.loseConnection()
+    # TLS from the start is the transport; begun later, it is what the transport has for a protocol.
+    for layer in (transport, getattr(transport, "protocol", None)):
+        if isinstance(layer, TLSMemoryBIOProtocol):
+            below: Any = layer.transport
+            below.loseConnection()
+            break

@@ -96,8 +96,8 @@ class Relayed:
     """How a forwarded session went.
 
     ``end`` says what ended it: ``client-closed`` and ``member-closed`` in order, ``client-lost``
-    and ``member-lost`` not so, ``idle``. ``seconds`` are from the join on; ``sent`` are octets
-    towards the client, ``received`` those that came from it.
+    and ``member-lost`` not so, ``idle``, or what `IForwardedSession.end` was told. ``seconds`` are
+    from the join on; ``sent`` are octets towards the client, ``received`` those that came from it.
     """
 
     end: str
@@ -114,6 +114,7 @@ class IForwardedSession(Interface):
 
     mail_host = Attribute("The member by its name in the directory, a str.")
     member = Attribute("Its address and port, a str.")
+    sent = Attribute("Octets towards the client since it was joined, an int.")
 
     def join(unread, all_read, ended):  # type: ignore[no-untyped-def]
         """Join the client to the member; to be called once.
@@ -122,4 +123,19 @@ class IForwardedSession(Interface):
         no more. Returns the protocol that takes over the client's transport; it is told there the
         member's answer to PASS. ``ended`` is called with a `Relayed` when both connections are
         gone.
+        """
+
+    def quiet():  # type: ignore[no-untyped-def]
+        """The seconds for which nothing has been under way, a float; None while something may be.
+
+        Under way is what the member has not begun to answer, and what the client has not taken.
+        """
+
+    def read_no_more():  # type: ignore[no-untyped-def]
+        """Pass on no more of what the client says: what the member was told is its last."""
+
+    def end(how, words):  # type: ignore[no-untyped-def]
+        """End the session, which has been joined; ``how`` becomes the ``end`` of its `Relayed`.
+
+        The client is told the ``words``, as octets, behind all before; without any it is cut off.
         """

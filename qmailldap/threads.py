@@ -25,9 +25,9 @@ WAIT_LIMIT = 60.0
 """Seconds that work may wait for a thread; a client has given up by then."""
 
 STOP_LIMIT = 10.0
-"""Seconds that the end of the server waits for work under way."""
+"""Seconds that the end waits for work under way, where nobody says how many there are."""
 
-_log = Log(namespace="qmailldap.threads")
+_log = Log(namespace="qmailldap.threads", of_sessions=False)
 
 
 class Busy(Exception):
@@ -89,15 +89,24 @@ class Workers:
         self._waiting: deque[_Job[Any]] = deque()
         self._patience: IDelayedCall | None = None
 
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def held(self) -> int:
+        """Calls that are under way or wait for a thread."""
+        return self._held
+
     def start(self) -> None:
         self._started = True
         for _ in range(min(self._held, self._most_threads)):
             self._start_thread()
 
-    def stop(self) -> Deferred[None]:
+    def stop(self, limit: float | None = None) -> Deferred[None]:
         """Take no more work and give up what has not begun; fires when the rest is done.
 
-        That is after ``stop_limit`` seconds at most.
+        That is after ``stop_limit`` seconds at most, and after ``limit`` where that is less.
         """
         if self._stopped:
             return succeed(None)
@@ -111,6 +120,8 @@ class Workers:
             return succeed(None)
         for _ in range(self._threads):
             self._asked.put(None)
+        if limit is not None:
+            self._stop_limit = min(self._stop_limit, limit)
         self._ended.addTimeout(self._stop_limit, self._reactor)
         return self._ended.addErrback(self._still_at_work)
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import gc
 import weakref
+from pathlib import Path
+from typing import Any
 
+from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
@@ -15,7 +20,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from qmailldap.handover import Connection
+from qmailldap.handover import Connection, close
+from qmailldap.tls.certificates import CertificateFiles, Certificates
+from qmailldap.tls.factory import TLSFactory
+from tests.tls.support import client, identity, patiently
 
 
 @implementer(IHalfCloseableProtocol)
@@ -154,3 +162,39 @@ class ConnectionTests(SynchronousTestCase):
         wrapper.dataReceived(b"two")
         self.assertEqual(self.first.told, [wrapper, b"one"])
         self.assertEqual(self.second.told, [wrapper, b"two"])
+
+
+class CloseTests(SynchronousTestCase):
+    def test_a_plain_transport_is_closed_behind_all_that_was_written(self) -> None:
+        transport = StringTransport()
+        close(transport)
+        self.assertTrue(transport.disconnecting)
+
+    def test_with_tls_from_the_start_the_other_side_need_not_end_it_as_well(self) -> None:
+        path = Path(self.mktemp()).absolute()
+        path.write_bytes(identity("pop.example.org").both)
+        certificates = Certificates([CertificateFiles(path)])
+        speaker = Protocol()
+        factory = TLSFactory(certificates, Factory.forProtocol(lambda: speaker), Clock())
+        layer: Any = factory.buildProtocol(IPv4Address("TCP", "192.0.2.7", 1234))
+        below = StringTransport()
+        layer.makeConnection(below)
+        far = client("pop.example.org")
+
+        def exchange() -> None:
+            patiently(far.do_handshake)
+            patiently(lambda: layer.dataReceived(far.bio_read(65536)))
+            if below.value():
+                far.bio_write(below.value())
+                below.clear()
+
+        for _ in range(4):
+            exchange()
+        transport: Any = speaker.transport
+        transport.write(b"bye\r\n")
+        close(transport)
+        self.assertTrue(below.disconnecting)
+        exchange()
+        self.assertEqual(far.recv(100), b"bye\r\n")
+        with self.assertRaises(SSL.ZeroReturnError):
+            far.recv(100)

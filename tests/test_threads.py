@@ -102,6 +102,27 @@ class WorkersTests(TestCase):
         self.successResultOf(stopped)
         gate.set()
 
+    async def test_a_stop_takes_no_longer_than_there_is_time(self) -> None:
+        for limit, taken in ((2.0, 2.0), (STOP_LIMIT + 5, STOP_LIMIT)):
+            clock: Any = MemoryReactorClock()
+            clock.callFromThread = lambda *_: None
+            workers = Workers(clock, "test", threads=1, queue_limit=2)
+            workers.start()
+            began, gate = threading.Event(), threading.Event()
+
+            def hang(began: threading.Event = began, gate: threading.Event = gate) -> None:
+                began.set()
+                gate.wait(30)
+
+            workers(hang)
+            began.wait(30)
+            stopped = workers.stop(limit)
+            clock.advance(taken - 0.1)
+            self.assertNoResult(stopped)
+            clock.advance(0.1)
+            self.successResultOf(stopped)
+            gate.set()
+
     async def test_a_stop_ends_the_threads(self) -> None:
         workers = Workers(reactor, "ending", threads=2, queue_limit=2)
         workers.start()

@@ -14,6 +14,7 @@ from zope.interface import implementer
 from qmailldap.account import RemoteAccount
 from qmailldap.client import Client
 from qmailldap.cluster import Cluster, Member
+from qmailldap.figures.tally import Tally
 from qmailldap.forward.addresses import Addresses
 from qmailldap.forward.dialing import dial
 from qmailldap.forward.dialogue import Dialogue, MemberRefused, MemberTrouble
@@ -55,11 +56,12 @@ class ForwardedSession:
         self._limits = limits
         self._dialogue: Dialogue | None = greeted.dialogue
         self._answer = answer
+        self._relay: Relay | None = None
 
     def join(self, unread: bytes, all_read: bool, ended: Callable[[Relayed], None]) -> IProtocol:
         dialogue, self._dialogue = self._dialogue, None
         assert dialogue is not None, "a session is joined once"
-        relay = Relay(
+        self._relay = relay = Relay(
             self._reactor,
             ended,
             to_client=b"+OK " + self._answer + b"\r\n" + dialogue.take_unread(),
@@ -71,6 +73,21 @@ class ForwardedSession:
         dialogue.connection.hand_over(relay.member)
         return relay.client
 
+    @property
+    def sent(self) -> int:
+        return 0 if self._relay is None else self._relay.sent
+
+    def quiet(self) -> float | None:
+        return None if self._relay is None else self._relay.quiet()
+
+    def read_no_more(self) -> None:
+        if self._relay is not None:
+            self._relay.read_no_more()
+
+    def end(self, how: str, words: bytes) -> None:
+        if self._relay is not None:
+            self._relay.end(how, words)
+
     def close(self) -> None:
         """Log out, unless the session has been joined: then its two ends see to that."""
         dialogue, self._dialogue = self._dialogue, None
@@ -81,7 +98,8 @@ class ForwardedSession:
 class Forwarder:
     """The way to all other members.
 
-    ``reactor`` connects and has a clock, ``offload`` is where names are resolved.
+    ``reactor`` connects and has a clock, ``offload`` is where names are resolved, ``tally`` counts
+    what becomes of the logins.
     """
 
     def __init__(
@@ -91,13 +109,16 @@ class Forwarder:
         tls: ClusterTLS,
         offload: Offload,
         limits: ForwardLimits = ForwardLimits(),  # noqa: B008  # frozen
+        *,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally
         self._reactor = reactor
         self._cluster = cluster
         self._tls = tls
         self._limits = limits
         self._addresses = Addresses(reactor, offload)
-        self._machines = Machines(reactor, self._dial, limits)
+        self.machines = Machines(reactor, self._dial, limits)
         self._turns = Turns(reactor, limits.same_login, limits.same_login_wait)
         self._under_way: Counter[Member] = Counter()
 
@@ -108,6 +129,21 @@ class Forwarder:
         MAILHOST_UNREACHABLE for everything else that keeps the session from being forwarded.
         """
         member = self._cluster.member(account.mail_host)
+        try:
+            session = await self._log_in_there(member, account, client)
+        except LoginRefused:
+            self._count("forward_failures_total", member)
+            raise
+        self._count("forwarded_total", member)
+        return session
+
+    def _count(self, name: str, member: Member) -> None:
+        if self._tally is not None:
+            self._tally.add(name, member.mail_host)
+
+    async def _log_in_there(
+        self, member: Member, account: RemoteAccount, client: Client
+    ) -> ForwardedSession:
         if account.password is not None:
             client = attrs.evolve(client, password=account.password)
         if client.ttl <= 1:
@@ -177,7 +213,7 @@ class Forwarder:
                 port=member.port,
                 addresses=_shown(",".join(addresses)),
             )
-        return await self._machines.first_to_greet(addresses, member.port, deadline)
+        return await self.machines.first_to_greet(addresses, member.port, deadline)
 
     def _dial(self, address: str, port: int, limit: float) -> Deferred[Dialogue]:
         dialled = dial(self._reactor, self._tls.problem, address, port, limit)

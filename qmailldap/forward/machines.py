@@ -22,7 +22,7 @@ from qmailldap.forward.limits import ForwardLimits
 from qmailldap.loglevel import Kind, Log
 from qmailldap.printable import printable
 
-__all__ = ["MOST_ADDRESSES", "Dial", "Greeted", "Machines", "Unreachable"]
+__all__ = ["MOST_ADDRESSES", "Dial", "Greeted", "MachineState", "Machines", "Unreachable"]
 
 MOST_ADDRESSES = 16
 """Addresses of one member that are tried."""
@@ -37,7 +37,7 @@ _OUR_OWN_FAULTS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
 
-_log = Log(namespace="qmailldap.forward")
+_log = Log(namespace="qmailldap.forward", of_sessions=False)
 
 
 class Unreachable(Exception):
@@ -53,12 +53,21 @@ class Greeted:
     dialogue: Dialogue
 
 
+@attrs.frozen
+class MachineState:
+    """``where`` as in `Greeted`; ``last_failure`` is when, in seconds since the epoch, and why."""
+
+    where: str
+    up: bool
+    last_failure: tuple[float, str] | None
+
+
 @attrs.define(eq=False)
 class _Machine:
     """``trouble`` is why it is down, empty while it is up.
 
     ``until`` then it is left alone when it is down; and comes after the others, when it was slower.
-    ``greeted`` is when it last did.
+    ``greeted`` is when it last did. ``last_failure`` is when it was found to be down, and why.
     """
 
     address: str
@@ -67,6 +76,7 @@ class _Machine:
     until: float = 0.0
     probed: bool = False
     greeted: float = -1.0
+    last_failure: tuple[float, str] | None = None
     attempts: set[Deferred[Greeted]] = attrs.field(factory=set)
 
     def __str__(self) -> str:
@@ -86,6 +96,13 @@ class Machines:
         self._dial = dial
         self._limits = limits
         self._machines: dict[tuple[str, int], _Machine] = {}
+
+    def known(self) -> list[MachineState]:
+        """Those that sessions were forwarded to, or were to be."""
+        return [
+            MachineState(str(each), not each.trouble, each.last_failure)
+            for each in self._machines.values()
+        ]
 
     async def first_to_greet(self, addresses: Sequence[str], port: int, deadline: float) -> Greeted:
         """Connect to one of the addresses after the other until one greets.
@@ -190,6 +207,7 @@ class Machines:
                     trouble=result.getErrorMessage(),
                 )
             machine.trouble = result.getErrorMessage()
+            machine.last_failure = self._clock.seconds(), machine.trouble
             machine.until = self._clock.seconds() + self._limits.down
             for other in tuple(machine.attempts):
                 other.cancel()

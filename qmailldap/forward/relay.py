@@ -18,6 +18,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from qmailldap.handover import close
 from qmailldap.interfaces import Relayed
 
 __all__ = ["Relay"]
@@ -67,6 +68,10 @@ class Relay:
         self._end = "client-closed" if client_ended else ""
         self._since = self._moved = clock.seconds()
         self._timer: IDelayedCall | None = None
+        # The client has said something last: an answer of the member is under way.
+        self._asked = bool(to_member)
+        self._ending = False
+        self._reads_client = True
 
     def join(self) -> bool:
         """Start, if both sides have had their connection; say whether that is so."""
@@ -83,12 +88,57 @@ class Relay:
         self.gone()
         return True
 
+    @property
+    def sent(self) -> int:
+        """Octets towards the client; those of its end, none once the session is over."""
+        return self.client.octets if self._timer is not None else 0
+
+    def quiet(self) -> float | None:
+        """Seconds for which nothing has been under way; None while something may be."""
+        if self._timer is None or self._asked or self.member.paused or self.client.is_ending:
+            return None
+        return self._clock.seconds() - self._moved
+
+    def read_no_more(self) -> None:
+        """Leave unread what the client says, as long as the member has something to say."""
+        if self._timer is not None and self._reads_client and not self.member.silent:
+            self._reads_client = False
+            if not self.client.silent:
+                self.client.transport.pauseProducing()
+
+    def end(self, how: str, words: bytes) -> None:
+        """End both sides; the client is told the words, if there are any, behind all before."""
+        if self._timer is None or self._ending:
+            return
+        self._ending = True
+        self.came_to_an_end(how)
+        client, member = self.client, self.member
+        if words:
+            client.close_behind(words)
+            self.hurry()
+        else:
+            client.give_up()
+        member.give_up()
+
+    def reads(self, side: _Side) -> bool:
+        """Whether a side is to be read."""
+        return self._reads_client or side is not self.client
+
     def moved(self) -> None:
         """Octets have been passed on."""
         self._moved = self._clock.seconds()
 
+    def heard(self, side: _Side) -> None:
+        """Octets of a side are about to be passed on."""
+        self._moved = self._clock.seconds()
+        self._asked = side is self.client
+
     def pass_end_on(self, side: _Side) -> None:
         """Nothing more comes from ``side``: the other is told, behind all before."""
+        if side is self.member and not self._reads_client:
+            self._reads_client = True
+            if not (self.client.paused or self.client.lost):
+                self.client.read_on()
         if side is self.client and not (side.lost or self.member.plain):
             # TLS cannot half-close, and a member that hears its end gives no more answers.
             self.hurry()
@@ -115,7 +165,7 @@ class Relay:
         seconds = self._clock.seconds() - self._since
         self._ended(Relayed(self._end, seconds, self.client.octets, self.member.octets))
         # Who needs each other no more is not to wait for the garbage collector.
-        del self.client.other, self.member.other, self.client, self.member
+        del self.client.other, self.member.other, self.client, self.member, self._ended
 
     def _limit(self) -> float:
         """Seconds without an octet after which both are given up.
@@ -123,7 +173,9 @@ class Relay:
         A client that has ended its side may wait long for a member that is still at work, but when
         the member has ended its own, or cannot be told, all is said.
         """
-        if self.client.lost:
+        if self._ending:
+            ending = True
+        elif self.client.lost:
             ending = self.member.told or not self.member.plain
         else:
             ending = self.client.told or (self.client.silent and not self.member.plain)
@@ -145,7 +197,8 @@ class _Side(Protocol):
 
     ``plain``: without TLS between, with half-close, and what it is sent may go past its
     buffer as long as that is ``_empty``. ``octets`` were handed to it. ``silent``: it will send no
-    more. ``deaf``: it takes no more. ``_finished``: it is to be told the end, behind all that was
+    more. ``paused``: it is not read, because the other does not take what it has said.
+    ``deaf``: it takes no more. ``_finished``: it is to be told the end, behind all that was
     written; ``told``: the kernel has it. ``lost``: it is gone.
     """
 
@@ -162,6 +215,7 @@ class _Side(Protocol):
         self.octets = 0
         # Octets that came from it when the other was gone.
         self._unwanted = 0
+        self.paused = False
         self.silent = False
         self.deaf = False
         self._finished = False
@@ -193,14 +247,14 @@ class _Side(Protocol):
         self.transport.registerProducer(self.other, not self.plain)
         # So it just did, but something may wait there.
         self._empty = False
-        self._read_on()
+        self.read_on()
 
     def dataReceived(self, data: bytes) -> None:
         if not self._started:
             # A layer between delivers what it holds even to one that wants a pause.
             self.other._first += data
         elif not self.other.deaf:
-            self._relay.moved()
+            self._relay.heard(self)
             self.other.send(data)
         elif self.other.lost:
             self._unwanted += len(data)
@@ -264,7 +318,7 @@ class _Side(Protocol):
             self._relay.join()
             return
         # What it still sends is read to be thrown away; it may be waiting for this side to read.
-        self.other._read_on()
+        self.other.read_on()
         self._relay.pass_end_on(self)
         self._relay.hurry()
         self._relay.gone()
@@ -278,20 +332,37 @@ class _Side(Protocol):
         else:
             self.transport.abortConnection()
 
-    def _read_on(self) -> None:
-        if not self.silent:
+    @property
+    def is_ending(self) -> bool:
+        """It is about to be told the end, behind what it has yet to take."""
+        return self._finished and not self.told
+
+    def close_behind(self, words: bytes) -> None:
+        """Close it in order, with these words behind all that was written to it."""
+        if self.lost or self.deaf or self._finished:
+            self.give_up()
+            return
+        self._finished = True
+        self.transport.unregisterProducer()
+        self.transport.write(words)
+        close(self.transport)
+
+    def read_on(self) -> None:
+        if not self.silent and self._relay.reads(self):
             self.transport.resumeProducing()
 
     def pauseProducing(self) -> None:
+        self.paused = True
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
+        self.paused = False
         self.other._empty = self.other.plain
         if not self.other.plain:
             # Once TLS has heard the end it waits for its producer to go, and does not say so.
             self.other.transport.unregisterProducer()
             self.other.transport.registerProducer(self, True)
-        self._read_on()
+        self.read_on()
 
     def stopProducing(self) -> None:
         """The other connection is lost, and is about to hear so itself."""

@@ -15,7 +15,8 @@ class ClusterTLS:
     """The TLS of connections to other members, as pop3clustertls and pop3clusterca want it.
 
     ``wanted`` says to use it where a member offers it, ``required`` to do nothing without. Files
-    are read here and never again, for this may be the only moment with the right to.
+    that were not read with all others are read here and never again, for this may be the only
+    moment with the right to.
 
     Raises `ControlError` when pop3clusterca cannot be used.
     """
@@ -24,7 +25,11 @@ class ClusterTLS:
         self.wanted = control.pop3clustertls > 0
         self.required = control.pop3clustertls == 2
         try:
-            self._members = Verified(control.pop3clusterca) if self.required else Unverified()
+            self._members = (
+                Verified(control.pop3clusterca, control.held.get("pop3clusterca"))
+                if self.required
+                else Unverified()
+            )
         except BadAuthorities as error:
             raise control.error("pop3clusterca", str(error)) from None
 

@@ -17,8 +17,11 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import Interface, alsoProvides, directlyProvides, providedBy
 
+from qmailldap.figures.tally import Tally
 from qmailldap.haproxy.header import BadHeader, Header, parse_header
 from qmailldap.loglevel import Log
+from qmailldap.present import Presence, Present
+from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.session import Session
 
@@ -48,7 +51,8 @@ class ProxyFactory(protocol.ServerFactory):
     has ``client_spoke_tls``, whether the proxy says so. A connection with a bad header, or without
     any, is closed and leaves a line in ``log``; one that ends before leaves none.
 
-    ``admission`` counts the connections without a header as well, if there is one.
+    ``admission`` counts the connections without a header as well, if there is one, ``tally`` those
+    that were closed; ``present`` knows of those that are there.
     """
 
     noisy = False
@@ -60,12 +64,16 @@ class ProxyFactory(protocol.ServerFactory):
         limit: float,
         log: Log | None = None,
         admission: _Admission | None = None,
+        tally: Tally | None = None,
+        present: Present | None = None,
     ) -> None:
         self.wrapped = wrapped
         self.clock = clock
         self.limit = limit
         self.log = log or Log(namespace="qmailldap.haproxy")
         self.admission = admission
+        self.tally = tally
+        self.present = Present(clock) if present is None else present
 
     def doStart(self) -> None:
         self.wrapped.doStart()
@@ -93,6 +101,7 @@ class _Proxied(protocol.Protocol):
         self._received = bytearray()
         self._limit: IDelayedCall | None = None
         self._place: _Place | None = None
+        self._since = factory.clock.seconds()
 
     # What the transport asks for.
 
@@ -106,6 +115,7 @@ class _Proxied(protocol.Protocol):
                 self._refuse(refused)
                 return
         self._limit = factory.clock.callLater(factory.limit, self._too_late)
+        factory.present.enter(self)
 
     def logPrefix(self) -> str:
         return str(self._behind.logPrefix()) if self._behind else "PROXY"
@@ -204,11 +214,31 @@ class _Proxied(protocol.Protocol):
         place, self._place = self._place, None
         if place is not None:
             place.leave()
+        self._factory.present.leave(self)
 
     def _provide(self) -> None:
         """Both sides ask for interfaces: be what the transport is, and what the protocol is."""
         directlyProvides(self, providedBy(self.transport))
         alsoProvides(self, *(each for each in _PASSED_ON if each.providedBy(self._behind)))
+
+    # One of those who are on, until there is a session: see `qmailldap.present.Entry`.
+
+    def presence(self) -> Presence:
+        host = str(getattr(self.transport.getPeer(), "host", None) or "local")
+        return Presence(host=printable(host.encode("utf-8", "replace")), since=self._since)
+
+    def kick(self) -> None:
+        self.abortConnection()
+
+    def stop(self, quiet: float) -> None:
+        """Without a word: who is there is not known, nor whether they expect TLS."""
+        if self._factory.clock.seconds() - self._since >= quiet:
+            self.cut_off()
+
+    def cut_off(self) -> bool:
+        self._leave_waiting()
+        self.abortConnection()
+        return False
 
     def _too_late(self) -> None:
         limit = self._factory.limit
@@ -218,6 +248,7 @@ class _Proxied(protocol.Protocol):
         self._refuse(LoginRefused(Refusal.TOO_MANY_CONNECTIONS, "the oldest without a header"))
 
     def _refuse(self, refused: LoginRefused) -> None:
-        Session(self._factory.log, self.transport.getPeer).refused(b"", refused)
+        session = Session(self._factory.log, self.transport.getPeer, tally=self._factory.tally)
+        session.refused(b"", refused)
         self._leave_waiting()
         self.abortConnection()

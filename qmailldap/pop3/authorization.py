@@ -25,6 +25,8 @@ from qmailldap.interfaces import IForwardedSession, IMaildrop, Relayed
 from qmailldap.pop3.admission import Place
 from qmailldap.pop3.conversation import Conversation
 from qmailldap.pop3.encryption import Encryption
+from qmailldap.pop3.farewell import STOPPED, Farewell
+from qmailldap.pop3.forwarded import Forwarded
 from qmailldap.pop3.sasl import (
     CramMD5,
     Login,
@@ -72,6 +74,7 @@ class Authorization(Conversation):
         self._exchange: Mechanism | None = None
         # A login that is being judged, or whose refusal is held back.
         self._login: Deferred[Any] | None = None
+        self._holding_back = False
         self._out_of_time = False
 
     def connectionMade(self) -> None:
@@ -287,7 +290,7 @@ class Authorization(Conversation):
         super()._line_too_long()
 
     async def _log_in(self, login: Login) -> None:
-        user = login.user
+        user, begun = login.user, self._settings.clock.seconds()
         self._session.method, self._session.tls = login.method, self._encryption.description
         try:
             interface, avatar, log_out = await self._judged(login)
@@ -309,6 +312,9 @@ class Authorization(Conversation):
                 log_out()
                 return
             self.place.logged_in()
+            if self._settings.tally is not None:
+                seconds = self._settings.clock.seconds() - begun
+                self._settings.tally.observe("login_seconds", seconds=seconds)
             if interface is IMaildrop:
                 self._open(user, avatar, log_out)
             else:
@@ -333,12 +339,19 @@ class Authorization(Conversation):
         self, user: bytes, session: IForwardedSession, log_out: Callable[[], None]
     ) -> None:
         """Leave client and connection, with all that was not answered yet, to the session."""
+        present = self._settings.present
+        entry = Forwarded(self._session, session, self._begun)
+
+        def gone() -> None:
+            log_out()
+            present.leave(entry)
+
         try:
             self._session.forwarded(user, session)
             joined = session.join(
                 self._lines.take_all(),
                 self._all_read,
-                partial(_relayed, self._session.relayed, session.mail_host, log_out),
+                partial(_relayed, self._session.relayed, session.mail_host, gone),
             )
         except BaseException:
             log_out()
@@ -346,6 +359,8 @@ class Authorization(Conversation):
         self._ended = "forwarded"
         self.setTimeout(None)
         self._flow.leave()
+        present.enter(entry)
+        present.leave(self)
         self.hand_over(joined)
 
     async def _refuse_in_time(self, user: bytes, refused: LoginRefused) -> None:
@@ -361,11 +376,14 @@ class Authorization(Conversation):
         self._session.refused(user, refused)
         if delay > 0 and not self._ended:
             self._login = deferLater(self._settings.clock, delay)
+            self._holding_back = True
             try:
                 await self._login
             except CancelledError:
                 if not self._ended:
                     raise
+            finally:
+                self._holding_back = False
         self._tell_refused(refused)
 
     def _refuse(self, user: bytes, refused: LoginRefused) -> None:
@@ -382,6 +400,27 @@ class Authorization(Conversation):
         elif self._out_of_time:
             self._ended = "login-time"
             self._hang_up()
+
+    # The end, when it is we who want it.
+
+    def cut_off(self) -> bool:
+        if self._login is None or self._ended:
+            return super().cut_off()
+        # Nothing of an answer is out.
+        self._say_farewell(STOPPED)
+        return True
+
+    def _is_under_way(self) -> bool:
+        return super()._is_under_way() and not self._holding_back
+
+    def _say_farewell(self, farewell: Farewell) -> None:
+        if self._handshake_limit is not None:
+            # There is no way to say anything yet.
+            self._cut_off(farewell.end)
+            return
+        super()._say_farewell(farewell)
+        if self._login is not None:
+            self._login.cancel()
 
 
 def _relayed(

@@ -17,15 +17,23 @@ from twisted.mail import pop3
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from qmailldap.handover import close
+from qmailldap.pop3.farewell import KICKED, STOPPED, Farewell
 from qmailldap.pop3.flow import Flow
 from qmailldap.pop3.lines import LineBuffer, LineTooLong
 from qmailldap.pop3.settings import Settings
 from qmailldap.pop3.syntax import COMMANDS, CommandRefused
+from qmailldap.present import Presence
 from qmailldap.session import Session
 
 __all__ = ["Conversation"]
 
 CRLF = 2
+
+
+def _lose(transport: Any) -> None:
+    """Let the client end TLS, too: it is reading."""
+    transport.loseConnection()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -58,6 +66,11 @@ class Conversation(pop3.POP3):
         self._lost = False
         # Why no further command is answered; empty while they are.
         self._ended = ""
+        # The command that was begun last, and when anything was last heard or answered.
+        self._doing = b""
+        self._heard = 0.0
+        # The server is being stopped: no further command is begun.
+        self._is_last = False
 
     def connectionMade(self) -> None:
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
@@ -66,14 +79,22 @@ class Conversation(pop3.POP3):
             with suppress(OSError):
                 set_no_delay(True)
         self._flow = Flow(self.transport, self._client_has_read)
-        self._session = Session(self._settings.log, self.transport.getPeer)
+        self._session = Session(
+            self._settings.log, self.transport.getPeer, tally=self._settings.tally
+        )
+        self._session.begun()
+        self._session.connected(self.transport.getHost)
+        self._heard = self._settings.clock.seconds()
+        self._settings.present.enter(self)
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
         self._ended = self._ended or "disconnected"
         self._flow.lost()
+        self._session.ended()
         super().connectionLost(reason)
+        self._settings.present.leave(self)
 
     def readConnectionLost(self) -> None:
         """The client will send no more; it may still be waiting for answers."""
@@ -89,10 +110,12 @@ class Conversation(pop3.POP3):
 
     def dataReceived(self, data: bytes) -> None:
         if not self._ended:
+            self._heard = self._settings.clock.seconds()
             self._lines.append(data)
             self._work()
 
     def _client_has_read(self) -> None:
+        self._heard = self._settings.clock.seconds()
         self.resetTimeout()
         self._work()
 
@@ -127,7 +150,7 @@ class Conversation(pop3.POP3):
         self._read_or_not()
 
     def _may_answer(self) -> bool:
-        return self._flow.open and not self._answering and not self._ended
+        return self._flow.open and not self._answering and not self._ended and not self._is_last
 
     def _next_turn(self) -> None:
         self._answering = False
@@ -176,6 +199,7 @@ class Conversation(pop3.POP3):
             args = tuple(word for word in args if word)
         if not syntax.least <= len(args) <= syntax.most:
             raise CommandRefused(b"syntax error")
+        self._doing = command
         do: Callable[..., None] = getattr(self, "do_" + command.decode("ascii"))
         do(*args)
 
@@ -186,10 +210,11 @@ class Conversation(pop3.POP3):
     def _answer(self, answer: Coroutine[Deferred[Any], Any, None]) -> None:
         """Carry out a command that takes its time; those behind it wait."""
         self._answering = True
-        Deferred.fromCoroutine(answer).addErrback(self._failed).addCallback(self._answered)
+        self._session.carry_out(answer).addErrback(self._failed).addCallback(self._answered)
 
     def _answered(self, _: object) -> None:
         self._answering = False
+        self._heard = self._settings.clock.seconds()
         self._work()
 
     def _failed(self, failure: Failure) -> None:
@@ -199,13 +224,13 @@ class Conversation(pop3.POP3):
         self._session.failed("command", failure)
         self._cut_off("failed")
 
-    def _hang_up(self) -> None:
+    def _hang_up(self, close: Callable[[Any], None] = _lose) -> None:
         """Close once everything written has been sent; the client has a while to take it."""
         if self._lost:
             return
         self._flow.finish()
         self.setTimeout(self._limits.linger)
-        self.transport.loseConnection()
+        close(self.transport)
 
     def _cut_off(self, why: str) -> None:
         """Close at once: loseConnection would wait for a client that does not read."""
@@ -213,3 +238,43 @@ class Conversation(pop3.POP3):
         # Twisted's TLS raises where there is nothing to abort any more.
         if not self._lost:
             self.transport.abortConnection()
+
+    # One of those who are on: see `qmailldap.present.Entry`.
+
+    def presence(self) -> Presence:
+        raise NotImplementedError
+
+    def kick(self) -> None:
+        if self._is_updating():
+            return
+        if self._ended or self._is_under_way():
+            self._cut_off(KICKED.end)
+        else:
+            self._say_farewell(KICKED)
+
+    def stop(self, quiet: float) -> None:
+        if self._ended:
+            return
+        if self._is_under_way():
+            self._is_last = not quiet
+        elif self._settings.clock.seconds() - self._heard >= quiet:
+            self._say_farewell(STOPPED)
+
+    def cut_off(self) -> bool:
+        if self._ended:
+            # It was told, or is updating.
+            return False
+        self._cut_off(STOPPED.end)
+        return True
+
+    def _is_under_way(self) -> bool:
+        """A command is being carried out, or the client has not taken its answer."""
+        return self._answering or not self._flow.open
+
+    def _is_updating(self) -> bool:
+        return self._ended == "quit" and self._answering
+
+    def _say_farewell(self, farewell: Farewell) -> None:
+        self._ended = farewell.end
+        self.failResponse(farewell.words)
+        self._hang_up(close)

@@ -16,12 +16,14 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol, ServerFactory
 from zope.interface import implementer
 
+from qmailldap.figures.tally import Tally
 from qmailldap.handover import Connection
 from qmailldap.loglevel import Log
 from qmailldap.pop3.admission import Admission, Everyone
 from qmailldap.pop3.limits import Limits
 from qmailldap.pop3.protocol import POP3
 from qmailldap.pop3.settings import Settings
+from qmailldap.present import Present
 from qmailldap.refusal import LoginRefused
 from qmailldap.session import Session
 
@@ -33,7 +35,7 @@ class POP3Factory(ServerFactory):
 
     ``hostname`` is the name in the greeting (control file me); ``trusts`` tells of an address
     whether XCLIENT is believed that comes from there. The rest as in `Settings`; without
-    ``admission`` everyone is let in.
+    ``admission`` everyone is let in, without ``present`` nobody else knows who is on.
     """
 
     noisy = False
@@ -50,6 +52,8 @@ class POP3Factory(ServerFactory):
         requires_tls: bool = False,
         cleartext: int = 0,
         admission: Admission | None = None,
+        present: Present | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.settings = Settings(
             portal=portal,
@@ -61,7 +65,9 @@ class POP3Factory(ServerFactory):
             requires_tls=requires_tls,
             cleartext=cleartext,
             admission=Everyone() if admission is None else admission,
+            present=Present(clock) if present is None else present,
             log=Log(namespace="qmailldap.pop3"),
+            tally=tally,
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
@@ -71,7 +77,8 @@ class POP3Factory(ServerFactory):
         try:
             place = self.settings.admission.enter(host, protocol.make_room)
         except LoginRefused as refused:
-            Session(self.settings.log, lambda: addr).refused(b"", refused)
+            turned_away = Session(self.settings.log, lambda: addr, tally=self.settings.tally)
+            turned_away.refused(b"", refused)
             return Connection(_TurnedAway(refused.answer))
         protocol.place = place
         connection = Connection(protocol, place.leave)

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from qmailldap.pop3.authorization import Authorization
 from qmailldap.pop3.content import DotStuffer, TopOfMessage, framed, lines_at_once
 from qmailldap.pop3.syntax import CommandRefused, number
+from qmailldap.present import Presence, name_of
 from qmailldap.threads import Busy
 
 __all__ = ["POP3"]
@@ -45,6 +46,20 @@ class POP3(Authorization):
         if self.mbox is not None and self._ended != "quit":
             self._log_out(deleted=0)
         super().connectionLost(reason)
+
+    def presence(self) -> Presence:
+        session = self._session
+        at_work = self._is_under_way() or self._exchange is not None or self._holding_back
+        return Presence(
+            id=session.id,
+            user=name_of(session.user),
+            host=session.peer,
+            since=self._begun,
+            kind="waiting" if self.mbox is None else "local",
+            doing=self._doing.decode("ascii") if at_work else "",
+            octets=session.octets,
+            tls=self._encryption.description,
+        )
 
     def _open(self, user: bytes, maildrop: Any, log_out: Callable[[], None]) -> None:
         # From here on the end of the connection sees to it.
@@ -122,8 +137,7 @@ class POP3(Authorization):
         stuffer = DotStuffer()
         content = stuffer.encode(whole)
         self.transport.write(b"".join([b"+OK \r\n", content, stuffer.finish()]))
-        self._session.octets += len(content)
-        self._session.retrieved += 1
+        self._session.sent(len(content), 1)
         self._highest = max(self._highest, index + 1)
 
     def do_TOP(self, i: bytes, size: bytes) -> None:
@@ -161,7 +175,7 @@ class POP3(Authorization):
                 if complete or len(data) >= self._limits.chunk:
                     await self._flow.opened()
                     self.transport.write(data)
-                    self._session.octets += unsent
+                    self._session.sent(unsent)
                     begun, data, unsent = True, b"", 0
         except (Busy, OSError) as error:
             self._session.message_failed(self.mbox.getUidl(index), str(error))
@@ -174,7 +188,7 @@ class POP3(Authorization):
             if message is not None:
                 message.close()
         self._highest = max(self._highest, index + 1)
-        self._session.retrieved += top is None
+        self._session.sent(0, int(top is None))
 
     def do_DELE(self, i: bytes) -> None:
         index = self._index(i)

@@ -66,6 +66,20 @@ class MachinesTestCase(ForwardTestCase):
         self.log_lines()
 
 
+class KnownTests(MachinesTestCase):
+    def test_those_that_were_tried_are_known_with_their_last_failure(self) -> None:
+        self.assertEqual(self.machines.known(), [])
+        self.bring_down(A)
+        asked = self.reach(C)
+        self.greet(self.connecting(C))
+        self.reached(asked)
+        first, other = self.machines.known()
+        self.assertEqual((first.where, first.up), ("10.0.0.1:110", False))
+        assert first.last_failure is not None
+        self.assertIn("refused", first.last_failure[1].lower())
+        self.assertEqual((other.where, other.up, other.last_failure), ("10.0.0.3:110", True, None))
+
+
 class RaceTests(MachinesTestCase):
     def test_one_that_greets_is_reached(self) -> None:
         for address, where in ((A, "10.0.0.1:110"), (B, "[2001:db8::2]:110")):

@@ -24,6 +24,7 @@ from zope.interface import directlyProvides, implementer
 
 from qmailldap.admission import Connections
 from qmailldap.haproxy import ProxyFactory
+from qmailldap.present import Present
 
 from ..loglevels import logged_lines
 from .support import tlv, v2, v2_tcp4
@@ -327,3 +328,45 @@ class AdmissionTests(WrapperTestCase):
         self.send(V1)
         self.lose()
         self.assertEqual(self.speakers.built, [])
+
+
+class PresentTests(WrapperTestCase):
+    """Who is on, of those whose header is not there yet."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.present = Present(self.clock)
+        self.lose()
+        self.connect(ProxyFactory(self.speakers, self.clock, 10, present=self.present))
+
+    def test_a_connection_without_a_header_waits(self) -> None:
+        (entry,) = self.present
+        presence = entry.presence()
+        self.assertEqual((presence.kind, presence.host), ("waiting", "198.51.100.1"))
+
+    def test_one_with_a_header_is_the_session_s_business(self) -> None:
+        self.send(V1)
+        self.assertEqual([*self.present], [])
+
+    def test_one_that_is_lost_is_there_no_more(self) -> None:
+        self.lose()
+        self.assertEqual([*self.present], [])
+
+    def test_one_that_has_just_come_may_tell_whom_it_is_for(self) -> None:
+        (entry,) = self.present
+        entry.stop(1.0)
+        self.assertFalse(self.transport.aborted)
+        self.clock.advance(1)
+        entry.stop(1.0)
+        self.assertTrue(self.transport.aborted)
+        self.assertEqual(self.transport.value(), b"")
+        self.assertEqual([*self.present], [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_kick_or_the_end_of_all_time_closes_it(self) -> None:
+        (entry,) = self.present
+        entry.kick()
+        self.assertTrue(self.transport.aborted)
+        self.connect(ProxyFactory(self.speakers, self.clock, 10, present=self.present))
+        self.assertFalse([*self.present][-1].cut_off())
+        self.assertTrue(self.transport.aborted)

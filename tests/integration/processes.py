@@ -32,7 +32,8 @@ class Child:
     """A running program. It leads a process group of its own, and its output goes to a file.
 
     ``errors`` is the file of its standard error, by default the same. A program still running when
-    the interpreter ends is killed, with all of its group.
+    the interpreter ends is killed, with all of its group. It is handed ``descriptors``, by their
+    numbers.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Child:
         errors: Path | None = None,
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
         self.name = os.path.basename(arguments[0])
         self._output = output
@@ -55,6 +57,7 @@ class Child:
                 env=environment,
                 cwd=directory,
                 start_new_session=True,
+                pass_fds=descriptors,
             )
         _living.add(self)
 

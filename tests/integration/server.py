@@ -24,6 +24,8 @@ TAC = PROJECT / "tac" / "qmailldap-pop3.tac"
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 
 _START_LIMIT = 20
+_GRACE = "3"
+"""Seconds; what a test has left under way is not waited for as long as on a real site."""
 _OF_THE_LOG = ("LOGLEVEL", "DEBUGLEVEL")
 _FAULT = re.compile(r"Traceback \(most recent call last\)|Unhandled [Ee]rror", re.MULTILINE)
 
@@ -62,6 +64,8 @@ class Pop3Server:
         self._tac = tac
         self._environment = environment(**(variables or {}))
         self._child: Child | None = None
+        self.descriptors: Sequence[int] = ()
+        """What it is handed of this process's, by the same numbers."""
         write_control(self._control, control)
 
     @property
@@ -113,7 +117,13 @@ class Pop3Server:
 
     async def start(self) -> None:
         arguments, variables = self._command()
-        self._child = Child(arguments, self._log, environment=variables, directory=self._rundir())
+        self._child = Child(
+            arguments,
+            self._log,
+            environment=variables,
+            directory=self._rundir(),
+            descriptors=self.descriptors,
+        )
         await wait_until(self._accepts, _START_LIMIT, f"a server on {self.port}", self._child)
 
     async def refuse_to_start(self) -> Finished:
@@ -148,7 +158,7 @@ class Pop3Server:
             }
             return [*self._twistd, "-y", str(TAC)], {**self._environment, **variables}
         listen = [argument for one in self._listen for argument in ("--listen", one)]
-        options = ["--control", str(self._control), *listen, *self._options]
+        options = ["--control", str(self._control), *listen, "--grace", _GRACE, *self._options]
         return [*self._twistd, "qmailldap-pop3", *options], self._environment
 
     def _rundir(self) -> Path:

@@ -58,7 +58,11 @@ class Session:
     mail_host = "mail2.example.org"
     member = "10.0.0.2:110"
     joined: tuple[bytes, bool] | None = None
+    sent = 0
     closed = 0
+    silence: float | None = 0.0
+    deaf = False
+    told: tuple[str, bytes] | None = None
     ended: Callable[[Relayed], None]
 
     def __init__(self) -> None:
@@ -68,6 +72,15 @@ class Session:
         assert self.joined is None
         self.joined, self.ended = (unread, all_read), ended
         return self.successor
+
+    def quiet(self) -> float | None:
+        return self.silence
+
+    def read_no_more(self) -> None:
+        self.deaf = True
+
+    def end(self, how: str, words: bytes) -> None:
+        self.told = how, words
 
     def close(self) -> None:
         self.closed += 1
