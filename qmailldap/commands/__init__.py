@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["COMMANDS", "add_control_option", "main"]
+__all__ = ["COMMANDS", "add_control_option", "main", "make_parser"]
 
-COMMANDS = ("demo", "digest", "lookup", "showctl")
+COMMANDS = ("demo", "digest", "kick", "lookup", "sessions", "showctl", "status")
 """The subcommands; each is the module of its name, with `add_to` for its part of the parser."""
 
 
@@ -37,22 +37,28 @@ def add_control_option(parser: argparse.ArgumentParser) -> None:
 _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def main(arguments: Sequence[str] | None = None) -> int | None:
-    """The console script ``qmailldap``; returns its exit code, None for success."""
+def make_parser(named: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser of ``qmailldap`` with these of its `COMMANDS`."""
     import argparse
 
     import qmailldap
 
-    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="qmailldap", description="Tools for a POP3 server on a qmail-ldap directory."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {qmailldap.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in named:
+        import_module(f"qmailldap.commands.{command}").add_to(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int | None:
+    """The console script ``qmailldap``; returns its exit code, None for success."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     # One that is named needs no other; all of them make the list of --help.
     named = [command for command in COMMANDS if arguments[:1] == [command]]
-    for command in named or COMMANDS:
-        import_module(f"qmailldap.commands.{command}").add_to(commands)
+    parser = make_parser(named or COMMANDS)
     options = parser.parse_args(arguments)
     if sys.stdout is None:
         raise SystemExit("qmailldap: standard output is closed")

@@ -71,7 +71,11 @@ def run_pbs_tool(pbstool: str, environment: Mapping[bytes, bytes], log: Log) -> 
             if code < 0
             else f"failed (exit {code})"
         )
-    log.warn("pbs tool={tool} problem={became}", tool=pbstool, became=f'"{became}"')
+    log.warn(
+        "pbs tool={tool} problem={problem}",
+        tool=pbstool,
+        problem=printable(became.encode("utf-8", "replace")),
+    )
 
 
 def expect_program(program: str) -> None:

@@ -16,7 +16,7 @@ from qmailldap.commands.auth_pop.decision import decide
 from qmailldap.commands.auth_pop.request import Arguments, BadRequest, Login
 from qmailldap.commands.auth_pop.resolver import Resolver
 from qmailldap.control import Control, ControlError, default_control, read_control
-from qmailldap.loglevel import Kind, Log, complaint, on_standard_error
+from qmailldap.loglevel import Kind, Log, complaint, current_session, on_standard_error
 from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.session import Session
@@ -41,6 +41,7 @@ def run(request: Arguments, login: Login | BadRequest) -> int:
         _log.unmasked("environment {problem}", problem=problem)
     session = Session(_log, _peer)
     name = b"" if isinstance(login, BadRequest) else login.name
+    before = current_session.set(session.id)
     try:
         return _serve(request, _expect_login(login), session)
     except LoginRefused as refused:
@@ -58,6 +59,8 @@ def run(request: Arguments, login: Login | BadRequest) -> int:
     except Exception:
         session.failed("login", user=name)
         return Refusal.TEMPORARY.outcome.exit_code
+    finally:
+        current_session.reset(before)
 
 
 def _expect_login(login: Login | BadRequest) -> Login:
@@ -74,7 +77,7 @@ def _serve(request: Arguments, login: Login, session: Session) -> int:
         raise LoginRefused(Refusal.CONFIGURATION, str(error)) from None
     for warning in control.warnings:
         # Not for every login; `qmailldap showctl` tells them.
-        _log.warn("control {warning}", warning=warning, kind=Kind.DEBUG)
+        _log.warn("control {doubt}", doubt=warning, kind=Kind.DEBUG)
     account = _in_reactor(
         lambda reactor: _decide_and_forward(reactor, request, control, login, session)
     )

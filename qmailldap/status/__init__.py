@@ -1,0 +1,1 @@
+"""What ``--status`` serves by HTTP: how the server does, for programs and for people."""
