@@ -32,6 +32,7 @@ from qmailldap.account import (
 from qmailldap.decisions import tell_account, tell_found, tell_member, tell_proof
 from qmailldap.directory import DirectoryUnavailable, EntryTooLarge
 from qmailldap.durations import Durations
+from qmailldap.figures.tally import Tally
 from qmailldap.password_values import Answer, PasswordValues, prove_answer
 from qmailldap.passwords import Decoys, StoredPassword
 from qmailldap.refusal import LoginRefused, Refusal
@@ -228,8 +229,8 @@ class LDAPChecker:
     asked only about a login that the directory says it does not know. ``keeps`` tells of a mailHost
     whether its mail is here. ``grid`` is in seconds: refused logins are answered after a multiple
     of it. With ``cleartext``, answers to a challenge are taken as well, from those whose password
-    the directory has in clear text. Fails with `LoginRefused`, never with anything else that a
-    client, a record or a directory could cause.
+    the directory has in clear text. ``tally`` counts how long it takes. Fails with `LoginRefused`,
+    never with anything else that a client, a record or a directory could cause.
     """
 
     def __init__(
@@ -243,6 +244,7 @@ class LDAPChecker:
         *,
         grid: float = REFUSAL_GRID,
         cleartext: bool = False,
+        tally: Tally | None = None,
     ) -> None:
         challenges = (IUsernameHashedPassword,) if cleartext else ()
         self.credentialInterfaces = (IUsernamePassword, *challenges)
@@ -253,6 +255,7 @@ class LDAPChecker:
         self._defaults = defaults
         self._clock = clock
         self._local = _NoLocalUsers() if local is None else local
+        self._tally = tally
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """A Deferred of who it is, for credentials of one of the ``credentialInterfaces``.
@@ -333,7 +336,10 @@ class LDAPChecker:
         # An empty password is never right, whatever hash or directory would say of it: a simple
         # bind with one succeeds, as anonymous (RFC 4513, section 5.1.2).
         if entries and password:
-            if not await self._proof.prove(login, entries, password):
+            begun = self._clock.seconds()
+            proved = await self._proof.prove(login, entries, password)
+            self._count("hash", begun)
+            if not proved:
                 raise LoginRefused(Refusal.WRONG_CREDENTIALS, "wrong password")
             return entries
         await self._proof.pretend(login, password)
@@ -373,10 +379,18 @@ class LDAPChecker:
 
     async def _find(self, login: bytes) -> tuple[tuple[Entry, ...], str]:
         """The entries; and what is wrong, where there is one that is too large to be read."""
+        begun = self._clock.seconds()
         try:
-            return await self._directory.find(login), ""
+            entries = await self._directory.find(login)
         except EntryTooLarge as error:
             return (), str(error)
+        self._count("directory", begun)
+        return entries, ""
+
+    def _count(self, part: str, begun: float) -> None:
+        if self._tally is not None:
+            seconds = self._clock.seconds() - begun
+            self._tally.observe("login_part_seconds", part, seconds=seconds)
 
 
 async def _refusing(work: Coroutine[Deferred[Any], Any, T]) -> T:

@@ -16,7 +16,7 @@ from qmailldap.account import (
     RemoteAccount,
 )
 from qmailldap.loglevel import Kind, Log
-from qmailldap.printable import printable
+from qmailldap.printable import Fields, printable
 
 __all__ = ["tell_account", "tell_found", "tell_member", "tell_proof"]
 
@@ -43,7 +43,7 @@ def tell_found(login: bytes, entries: tuple[Entry, ...]) -> None:
                 "record user={user} {attributes}",
                 kind=Kind.DEBUG_MORE,
                 user=printable(login),
-                attributes=" ".join(_attributes(entry)) or "attributes=none",
+                attributes=Fields([*_attributes(entry)] or [("attributes", "none")]),
             )
 
 
@@ -84,7 +84,7 @@ def tell_account(
             quota=str(account.quota) or "none",
         )
     if entry is not None and defaults is not None and _log.shows(Kind.DEBUG_MORE):
-        taken = " ".join(_taken(account, entry, defaults))
+        taken = Fields(_taken(account, entry, defaults))
         if taken:
             _log.debug(
                 "defaults user={user} {taken}",
@@ -94,24 +94,26 @@ def tell_account(
             )
 
 
-def _attributes(entry: Entry) -> Iterator[str]:
+def _attributes(entry: Entry) -> Iterator[tuple[str, str]]:
     """The attributes that make an account: whatever else a server may send is not shown."""
     for name in ACCOUNT_ATTRIBUTES:
         for value in entry.values(name):
-            yield f"{name}={printable(value, _LONGEST)}"
+            yield name, printable(value, _LONGEST)
 
 
-def _taken(account: Account, entry: Entry, defaults: AccountDefaults) -> Iterator[str]:
+def _taken(
+    account: Account, entry: Entry, defaults: AccountDefaults
+) -> Iterator[tuple[str, object]]:
     """The control files that say what the record does not."""
     for name, (number, file) in defaults.numbers.items():
         if number and not entry.values(name):
-            yield f"{file}={number}"
+            yield file, number
     if not entry.values("homeDirectory"):
         (store,) = entry.values("mailMessageStore")
         if not store.startswith(b"/"):
-            yield f"ldapmessagestore={_shown(defaults.message_store or '')}"
+            yield "ldapmessagestore", _shown(defaults.message_store or "")
     if not account.names_both:
-        yield f"defaultdelivery={_shown(account.delivery)}"
+        yield "defaultdelivery", _shown(account.delivery)
 
 
 def _shown(text: str) -> str:

@@ -23,9 +23,11 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from qmailldap.figures.tally import Tally
 from qmailldap.haproxy import ProxyFactory
 from qmailldap.options import CannotStart, Options
 from qmailldap.pop3.admission import Admission
+from qmailldap.present import Present
 from qmailldap.tls.factory import TLSFactory
 
 __all__ = ["BACKLOG", "Listener", "OpenEndpoint", "listeners", "plain_endpoints"]
@@ -49,7 +51,8 @@ class Listener:
 
     ``factory`` makes the sessions of those that speak for themselves, ``proxied`` of those who come
     through a proxy that tells of them within ``proxy_time`` seconds; until then ``admission``
-    counts them. ``listens_on`` is told each port once it is bound. ``endpoint`` makes endpoints.
+    counts them. ``listens_on`` is told each port once it is bound. ``endpoint`` makes endpoints,
+    ``tally`` counts those who do not get so far as to a session, ``present`` knows who is on.
     """
 
     reactor: Any
@@ -59,7 +62,15 @@ class Listener:
     certificates: IOpenSSLServerConnectionCreator | None
     listens_on: Callable[[IAddress], None]
     admission: Admission
+    tally: Tally | None = None
     endpoint: OpenEndpoint = serverFromString
+    present: Present | None = None
+    _proxies: list[ProxyFactory] = attrs.field(factory=list, init=False)
+
+    def limit_proxies(self, seconds: float) -> None:
+        """Have those who come through a proxy from now on another time to be told of."""
+        for each in self._proxies:
+            each.limit = seconds
 
     def service(self, option: str, description: str) -> Service:
         """The service that listens on an endpoint; ``option`` is --listen or --pop3s.
@@ -77,18 +88,43 @@ class Listener:
                 raise CannotStart(f"{name}: there is neither a cert.pem nor a --certificate")
             factory = TLSFactory(self.certificates, factory, self.reactor)
         if behind_proxy:
-            factory = ProxyFactory(factory, self.reactor, self.proxy_time, admission=self.admission)
+            factory = ProxyFactory(
+                factory,
+                self.reactor,
+                self.proxy_time,
+                admission=self.admission,
+                tally=self.tally,
+                present=self.present,
+            )
+            self._proxies.append(factory)
         try:
             endpoint = self.endpoint(self.reactor, _with_room_to_wait(inner))
         except Exception as error:
-            # What an endpoint's parser raises depends on its kind: bad files, bad numbers, …
-            hint = " (a colon within a value is written \\:)" if "::" in description else ""
-            raise CannotStart(f"{name}: {str(error) or type(error).__name__}{hint}") from None
-        service = StreamServerEndpointService(_Listening(endpoint, self.listens_on), factory)
-        # As twisted.application.strports has it: who starts it learns that it cannot listen.
-        service._raiseSynchronously = True
-        service.setName(name)
-        return service
+            raise _bad_endpoint(name, description, error) from None
+        return _service(name, _Listening(endpoint, self.listens_on), factory)
+
+    def status(self, description: str, site: IProtocolFactory) -> Service:
+        """The service of --status, which ``site`` serves. Raises `CannotStart`."""
+        name = f"--status {description}"
+        try:
+            endpoint = self.endpoint(self.reactor, description)
+        except Exception as error:
+            raise _bad_endpoint(name, description, error) from None
+        return _service(name, endpoint, site)
+
+
+def _bad_endpoint(name: str, description: str, error: Exception) -> CannotStart:
+    """What an endpoint's parser raises depends on its kind: bad files, bad numbers, …"""
+    hint = " (a colon within a value is written \\:)" if "::" in description else ""
+    return CannotStart(f"{name}: {str(error) or type(error).__name__}{hint}")
+
+
+def _service(name: str, endpoint: IStreamServerEndpoint, factory: IProtocolFactory) -> Service:
+    service = StreamServerEndpointService(endpoint, factory)
+    # As twisted.application.strports has it: who starts it learns that it cannot listen.
+    service._raiseSynchronously = True
+    service.setName(name)
+    return service
 
 
 def _with_room_to_wait(description: str) -> str:

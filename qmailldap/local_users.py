@@ -40,7 +40,7 @@ ANSWER_LIMIT = 40.0
 
 _ANSWERS = {"yes": True, "no": False, "unknown": None}
 
-_log = Log(namespace="qmailldap.local_users")
+_log = Log(namespace="qmailldap.local_users", of_sessions=False)
 
 
 def seconds_of_a_hash() -> float:
@@ -182,5 +182,5 @@ class LocalUsers:
             try:
                 self._hashed.add(await self._offload(seconds_of_a_hash))
             except OSError as error:
-                _log.warn("no hash can be timed: {error}", error=error)
+                _log.warn("passwd no hash can be timed: {error}", error=error)
                 self._hashed.add(0.0)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.python import usage
 
 import qmailldap
+from qmailldap.admin.path import check_path
 from qmailldap.control import DEFAULT_CONTROL, default_control
 from qmailldap.privsep.pool import MOST_KEEPERS
 
-__all__ = ["DEFAULT_LISTEN", "MOST_WORKERS", "NAME", "CannotStart", "Options"]
+__all__ = [
+    "DEFAULT_LISTEN",
+    "LOGS",
+    "LOG_FORMATS",
+    "MOST_GRACE",
+    "MOST_WORKERS",
+    "NAME",
+    "CannotStart",
+    "Options",
+]
 
 NAME = "qmailldap-pop3"
 DEFAULT_LISTEN = "tcp:110"
@@ -19,9 +30,16 @@ DEFAULT_LISTEN = "tcp:110"
 MOST_WORKERS = 64
 """More than most hosts have cores; each is a whole process."""
 
+MOST_GRACE = 3600
+"""Seconds; whoever waits longer for a server to end has killed it by then."""
+
 _MOST_LISTINGS = 1_000_000
 
 _LISTS = ("listen", "pop3s", "certificate")
+
+_FLAGS = [
+    ["status-users", None, "Show names of users on the status page and by qmailldap status, too"],
+]
 
 
 class CannotStart(SystemExit, Exception):
@@ -60,10 +78,46 @@ def _workers(text: str) -> int:
     return int(text)
 
 
+def _grace(text: str) -> int:
+    if not _is_number(text) or int(text) > MOST_GRACE:
+        raise ValueError(f"--grace is a number from 0 to {MOST_GRACE}, not {text!r}")
+    return int(text)
+
+
 def _listings(text: str) -> int:
     if not _is_number(text) or int(text) > _MOST_LISTINGS:
         raise ValueError(f"--listings is a number from 0 to {_MOST_LISTINGS}, not {text!r}")
     return int(text)
+
+
+def _admin(text: str) -> str:
+    """Where it is whatever directory the server is in by then. Raises ``ValueError``."""
+    path = os.path.abspath(text) if text else ""
+    try:
+        check_path(path)
+    except ValueError as error:
+        raise ValueError(f"--admin {text}: {error}") from None
+    return path
+
+
+LOG_FORMATS = ("text", "json")
+LOGS = ("stderr", "syslog", "journal")
+
+
+def _log(text: str) -> str:
+    if text not in LOGS:
+        raise ValueError(f"--log is {_either(LOGS)}, not {text!r}")
+    return text
+
+
+def _log_format(text: str) -> str:
+    if text not in LOG_FORMATS:
+        raise ValueError(f"--log-format is {_either(LOG_FORMATS)}, not {text!r}")
+    return text
+
+
+def _either(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 _PARAMETERS: list[list[Any]] = [
@@ -82,12 +136,36 @@ _PARAMETERS: list[list[Any]] = [
         "A file for the scores of wrong passwords, shared by servers and by the next start",
     ],
     [
+        "status",
+        None,
+        None,
+        (
+            "Server endpoint of HTTP for /metrics, /healthz and a status page, as"
+            " tcp:8110:interface=127.0.0.1"
+        ),
+    ],
+    [
+        "admin",
+        None,
+        None,
+        "A UNIX socket for qmailldap sessions, kick and status, of whoever starts the server",
+        _admin,
+    ],
+    [
         "workers",
         "w",
         1,
         "Processes that serve, each with numbers of its own of what follows; 0: one a core",
         _workers,
     ],
+    [
+        "log",
+        None,
+        None,
+        "stderr, syslog or journal: where to log; where twistd does by default",
+        _log,
+    ],
+    ["log-format", None, "text", "text for people, or json: an object a line", _log_format],
     _count("keepers", MOST_KEEPERS, "Owners whose mailboxes are worked on at a time, at most"),
     [
         "listings",
@@ -97,6 +175,7 @@ _PARAMETERS: list[list[Any]] = [
         _listings,
     ],
     _count("ldap-connections", 4, "Connections that searches share, for each server"),
+    ["grace", None, 10, "Seconds in which the server has ended once it is told to", _grace],
     _count("mail-threads", 10, "Threads that work on Maildirs"),
     _count("hash-threads", _HASH_THREADS, "Threads that compute password hashes"),
 ]
@@ -111,14 +190,20 @@ class Options(usage.Options):
         " the control directory, as by the qmail-ldap programs. Started as root, it gives up all"
         " rights but those of --user, and has each mailbox worked on by a process of its owner."
     )
+    optFlags = _FLAGS
     optParameters = _PARAMETERS
     compData = usage.Completions(
         optActions={
             "control": usage.CompleteDirs(),
+            "user": usage.CompleteUsernames(),
+            "group": usage.CompleteGroups(),
             "listen": usage.Completer(),
             "pop3s": usage.Completer(),
             "certificate": usage.CompleteFiles(),
             "guesses": usage.CompleteFiles(),
+            "admin": usage.CompleteFiles(),
+            "log": usage.CompleteList(LOGS),
+            "log-format": usage.CompleteList(LOG_FORMATS),
         }
     )
 
@@ -157,7 +242,8 @@ class Options(usage.Options):
         names = [str(row[0]) for row in _PARAMETERS]
         values = [(name, self[name]) for name in names if self[name] is not None]
         values += [(name, value) for name in _LISTS for value in self[name]]
-        return [f"--{name}={value}" for name, value in values]
+        flags = [f"--{row[0]}" for row in _FLAGS if self[str(row[0])]]
+        return [*flags, *(f"--{name}={value}" for name, value in values)]
 
     def postOptions(self) -> None:
         if not self["pop3s"]:

@@ -12,8 +12,10 @@ from zope.interface import Interface, implementer
 
 from qmailldap.account import Account, RemoteAccount
 from qmailldap.client import Client
+from qmailldap.figures.tally import Tally
 from qmailldap.forward import ForwardedSession
 from qmailldap.interfaces import IForwardedSession, IMaildrop
+from qmailldap.loglevel import current_session
 from qmailldap.maildir.hands import Hands, InTurn
 from qmailldap.maildir.mailbox import open_mailbox
 from qmailldap.owners import mailbox_refused
@@ -51,7 +53,8 @@ class MailRealm:
     ``owners`` finds who may work on a mailbox, ``offload`` is where this process reads large
     messages, ``forwarder`` is the way to other members, and ``sessions`` counts how many each user
     has: from before anything is opened until what ends the session is called, which is the third
-    thing that a portal is given. Without it nobody counts them.
+    thing that a portal is given. Without it nobody counts them. ``turns`` are those at mailboxes,
+    where others work on the same. ``tally`` counts how long it takes.
     """
 
     def __init__(
@@ -61,12 +64,16 @@ class MailRealm:
         offload: Offload,
         clock: IReactorTime,
         sessions: Sessions | None = None,
+        turns: Turns | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._owners = owners
         self._forwarder = forwarder
         self._offload = offload
-        self._turns = Turns(clock)
+        self._turns = Turns(clock) if turns is None else turns
         self._sessions = sessions
+        self._clock = clock
+        self._tally = tally
 
     def requestAvatar(
         self, avatarId: Any, mind: object, *interfaces: type[Interface]
@@ -90,7 +97,11 @@ class MailRealm:
         interface: type[Interface],
         interfaces: Sequence[type[Interface]],
     ) -> _Avatar:
-        host = mind.host if isinstance(mind, Client) else ""
+        host = ""
+        if isinstance(mind, Client):
+            host = mind.host
+            # A portal calls back when it knows who it is, which is of no session.
+            current_session.set(mind.session)
         # Not by its truth: one that has counted nobody yet is false.
         sessions = self._sessions
         leave = _nothing if sessions is None else sessions.enter(_user(account), host)
@@ -119,16 +130,25 @@ class MailRealm:
                 Refusal.MAILHOST_UNREACHABLE,
                 f"the mail is kept by {account.mail_host}, and the session cannot be handed on",
             )
+        begun = self._clock.seconds()
         session = await self._forwarder.log_in(account, mind)
+        self._count("forward", begun)
         return IForwardedSession, session, session.close
 
     async def _open(self, account: Account, interface: type[Interface]) -> _Avatar:
         hands = InTurn(self._owners.hands(account), self._turns, account.mailbox)
+        begun = self._clock.seconds()
         try:
             mailbox = await open_mailbox(hands, self._offload)
         except (OSError, Busy, MemoryError) as error:
             raise mailbox_refused(error, account) from None
+        self._count("maildir", begun)
         return interface, mailbox, mailbox.close
+
+    def _count(self, part: str, begun: float) -> None:
+        if self._tally is not None:
+            seconds = self._clock.seconds() - begun
+            self._tally.observe("login_part_seconds", part, seconds=seconds)
 
 
 def _nothing() -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.python import usage
 
 import qmailldap
 from qmailldap.control import Control
+from qmailldap.control.snapshot import NAMES
 from qmailldap.loglevel import Log
 from qmailldap.options import CannotStart, Options
 from qmailldap.privsep.broker_process import BrokerProcess
@@ -29,10 +32,15 @@ _log = Log(namespace="qmailldap.service")
 class Separation(Service):
     """The rights of root: kept by the broker, given up by this process before it reads anything.
 
-    ``named`` says that somebody asked for just this identity; ``files`` can be read again later.
+    ``named`` says that somebody asked for just this identity; the control files and ``files`` can
+    be read again later.
     """
 
     name = "privilege separation"
+
+    time_left: Callable[[], float] | None = None
+    """Tells, at the end of the server, in how many seconds the broker and its children have to be
+    gone; without it, these have what `BrokerProcess` gives them."""
 
     def __init__(
         self,
@@ -40,14 +48,22 @@ class Separation(Service):
         identity: Identity,
         named: bool,
         keepers: int,
-        dirmaker: str | None,
+        control: Control,
         files: Sequence[Path],
     ) -> None:
         self._reactor = reactor
         self._identity = identity
         self._named = named
         self._log = Log(namespace="qmailldap.service")
-        self.broker = BrokerProcess(reactor, keepers, dirmaker, self._broker_ended, files)
+        self.broker = BrokerProcess(
+            reactor,
+            keepers,
+            control.dirmaker,
+            self._broker_ended,
+            files,
+            control.directory,
+            NAMES,
+        )
         self.keepers = Keepers(self.broker, reactor, keepers)
 
     def privilegedStartService(self) -> None:
@@ -68,7 +84,8 @@ class Separation(Service):
         if more:
             # twistd's own --uid takes them over, and whoever is not root cannot give them up.
             self._log.warn(
-                "rights groups={groups} are kept as well: --user would give them up", groups=more
+                "rights groups={groups} are kept as well: --user would give them up",
+                groups=",".join(map(str, more)),
             )
         for file in (qmailldap.__file__, usage.__file__, os.__file__):
             if not os.access(file, os.R_OK):
@@ -82,14 +99,16 @@ class Separation(Service):
     def stopService(self) -> Deferred[None]:
         super().stopService()
         self.keepers.stop()
-        return self.broker.stop()
+        return self.broker.stop(None if self.time_left is None else self.time_left())
 
     def _broker_ended(self, how: str) -> None:
         """Nobody's mailbox can be opened any more: a supervisor is to start the server again."""
         self._log.critical("rights {how}: the server cannot go on", how=how)
         atexit.register(_exit_with_an_error)
         if self.running:
-            self._reactor.stop()
+            # It may be at its end already.
+            with suppress(ReactorNotRunning):
+                self._reactor.stop()
 
 
 def _exit_with_an_error() -> None:
@@ -111,7 +130,7 @@ def separation_from_root(
         if started_as_root():
             identity = find_identity(user, group)
             named = bool(user or group)
-            return Separation(reactor, identity, named, options["keepers"], control.dirmaker, files)
+            return Separation(reactor, identity, named, options["keepers"], control, files)
         if user or group:
             identity = find_identity(user or str(os.geteuid()), group)
             if (identity.uid, identity.gid) != (os.geteuid(), os.getegid()):

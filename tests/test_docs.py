@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.control import POP3Limits
 from qmailldap.control.files import FILES
+from qmailldap.figures.table import FIGURES
 from qmailldap.forward import ForwardLimits
 from qmailldap.forward.addresses import KEPT, REMEMBERED
 from qmailldap.forward.dialogue import LONGEST_ANSWER
 from qmailldap.forward.machines import MOST_ADDRESSES
+from qmailldap.log_lines import FIELDS, LINES
 from qmailldap.pop3 import Limits
 from qmailldap.refusal import Refusal
 from qmailldap.service import Options
 
-DOCS = Path(__file__).parent.parent / "docs"
+from .pages import PAGES, PROJECT, anchors, links, site_module
+
+DOCS = PROJECT / "docs"
 
 
 def rows(page: str) -> list[list[str]]:
@@ -129,3 +132,100 @@ class ManualTests(SynchronousTestCase):
             ),
         ):
             self.assertEqual(documented[name].rstrip(" |"), value)
+
+
+class LinkTests(SynchronousTestCase):
+    def test_every_link_leads_to_a_file_and_a_heading_that_there_are(self) -> None:
+        followed = 0
+        for page in PAGES:
+            for link in links(page):
+                if re.match(r"\w+:", link):
+                    continue
+                followed += 1
+                path, _, anchor = link.partition("#")
+                target = (page.parent / path).resolve() if path else page
+                where = f"{page.relative_to(PROJECT)}: {link}"
+                self.assertTrue(target.exists(), where)
+                if anchor:
+                    self.assertIn(anchor, anchors(target), where)
+        self.assertGreater(followed, 200)
+
+    def test_every_page_is_in_the_order_of_the_site(self) -> None:
+        index = (DOCS / "index.md").read_text()
+        ordered = re.findall(r"^(?:.*<)?([\w./-]+)>?$", index, re.MULTILINE)
+        pages = [*DOCS.rglob("*.md"), *DOCS.rglob("*.rst")]
+        names = {path.relative_to(DOCS).as_posix().rsplit(".", 1)[0] for path in pages}
+        self.assertEqual(names - set(ordered), {"index"})
+
+
+class ReferenceTests(SynchronousTestCase):
+    """The tables that the site makes from the code."""
+
+    def names(self, table: str) -> list[str]:
+        return [row.name for row in site_module("tables").TABLES[table]().rows]
+
+    def test_every_table_is_on_a_page(self) -> None:
+        text = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+        shown = re.findall(r"^```{generated-table} (.+)$", text, re.MULTILINE)
+        self.assertEqual(sorted(shown), sorted(site_module("tables").TABLES))
+
+    def test_every_row_has_a_cell_for_each_heading(self) -> None:
+        for name, make in site_module("tables").TABLES.items():
+            table = make()
+            self.assertTrue(table.rows, name)
+            for row in table.rows:
+                self.assertEqual(len(row.cells) + 1, len(table.headings), row.name)
+
+    def test_options_are_those_of_the_server(self) -> None:
+        options = set(Options().synonyms.values()) - {"version", "help"}
+        names = {re.split("[ ,]", name)[0] for name in self.names("options")}
+        self.assertEqual(names, {f"--{option}" for option in options})
+
+    def test_control_files_and_limits_are_those_that_are_read(self) -> None:
+        self.assertEqual(self.names("control-files"), [file.name for file in FILES])
+        limits = [field.name.replace("_", "-") for field in attrs.fields(POP3Limits)]
+        self.assertEqual(self.names("limits"), limits)
+
+    def test_refusals_are_those_that_there_are(self) -> None:
+        reasons = [refusal.name.lower().replace("_", "-") for refusal in Refusal]
+        self.assertEqual(self.names("refusals"), reasons)
+
+    def test_metrics_are_those_that_are_counted(self) -> None:
+        self.assertEqual(self.names("metrics"), [figure.shown for figure in FIGURES])
+
+    def test_log_lines_and_their_fields_are_those_that_are_logged(self) -> None:
+        self.assertEqual(self.names("log-lines"), [line.shown for line in LINES])
+        self.assertEqual(self.names("log-fields"), list(FIELDS))
+
+    def test_every_row_can_be_linked_to(self) -> None:
+        for name, make in site_module("tables").TABLES.items():
+            anchors = make().anchors()
+            self.assertEqual(len(set(anchors)), len(make().rows), name)
+
+
+class PagesFromElsewhereTests(SynchronousTestCase):
+    """Texts above docs/ that are pages of the site."""
+
+    def relinked(self, text: str, written: str, shown: str) -> str:
+        found: str = site_module("relinking").relinked(text, written, shown)
+        return found
+
+    def test_links_of_the_readme_go_from_its_page(self) -> None:
+        for link, there in (
+            ("docs/rights.md", "rights.md"),
+            ("docs/cluster.md#limits", "cluster.md#limits"),
+            ("CHANGELOG.md", "changelog.md"),
+            ("tac/qmailldap-pop3.tac", "../tac/qmailldap-pop3.tac"),
+            ("https://twisted.org", "https://twisted.org"),
+            ("#state", "#state"),
+        ):
+            shown = self.relinked(f"[this]({link})", "README.md", "docs/about.md")
+            self.assertEqual(shown, f"[this]({there})")
+
+    def test_links_to_such_a_text_lead_to_its_page(self) -> None:
+        for page, there in (
+            ("docs/performance.md", "benchmarks.md"),
+            ("docs/reference/options.md", "../benchmarks.md"),
+        ):
+            link = "../" * page.count("/") + "benchmarks/README.md"
+            self.assertEqual(self.relinked(f"[this]({link})", page, page), f"[this]({there})")

@@ -23,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap import commands
 from qmailldap.account import Account
+from qmailldap.admin.sessions import told
 from qmailldap.commands.auth_pop import ownership, request
 from qmailldap.commands.auth_pop.decision import REFUSAL_GRID
 from qmailldap.commands.lookup.findings import (
@@ -37,14 +38,19 @@ from qmailldap.commands.lookup.findings import (
     Verdict,
 )
 from qmailldap.commands.lookup.json_text import as_json as lookup_json
+from qmailldap.commands.sessions import as_json as sessions_json
 from qmailldap.commands.showctl import as_json as showctl_json
+from qmailldap.commands.status import as_json as status_json
 from qmailldap.control.files import FILES
 from qmailldap.control.inspection import inspect_control
 from qmailldap.loglevel import DEFAULT_MASK, Kind
 from qmailldap.passwords.making import DEFAULT_TYPE, TYPES
+from qmailldap.present import Presence
 from qmailldap.quota import Quota
 from qmailldap.refusal import Refusal
 from qmailldap.service import Options
+from qmailldap.status.state import Place, Places
+from tests.status.support import refused, state
 
 PROJECT = Path(__file__).parent.parent
 PAGES = ("auth_pop", "qmailldap", "qmailldap-pop3")
@@ -300,6 +306,20 @@ class CommandsPageTests(SynchronousTestCase):
         ):
             keys = set(re.findall(r'^ +"([a-z_]+)":', text, re.MULTILINE))
             self.assertLess({"value"}, keys)
+            literals = {
+                each.astext() for each in self.page.sections()[command].findall(nodes.literal)
+            }
+            self.assertEqual(keys - literals, set(), command)
+
+    def test_every_key_of_what_a_running_server_tells_is_there(self) -> None:
+        place = Places.of_all([Place(name="ldap1", up=True)])
+        shown = state(servers=(place,), refusals=(refused(),))
+        session = told(Presence())
+        for command, text in (
+            ("STATUS", status_json(shown)),
+            ("SESSIONS", sessions_json([session])),
+        ):
+            keys = set(re.findall(r'^ +"([a-z_]+)":', text, re.MULTILINE))
             literals = {
                 each.astext() for each in self.page.sections()[command].findall(nodes.literal)
             }

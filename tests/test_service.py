@@ -9,18 +9,24 @@ from pathlib import Path
 from typing import Any, cast
 
 from twisted.application.service import IService, IServiceMaker
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import formatEvent
 from twisted.plugin import IPlugin
+from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap import separation as separation_module
+from qmailldap.control import ControlSnapshot
 from qmailldap.directory import Directory
+from qmailldap.generations import Generations
 from qmailldap.listening import BACKLOG
 from qmailldap.loglevel import Log
 from qmailldap.pop3 import POP3Factory
+from qmailldap.refusal import LoginRefused
 from qmailldap.service import CannotStart, Options, POP3Service, makeService
 from qmailldap.threads import STOP_LIMIT
 
@@ -187,6 +193,45 @@ class ServiceTests(ServiceTestCase):
         self.successResultOf(stopped)
         self.assertEqual(told, ["start", "stop"])
 
+    def test_first_ports_are_closed_then_sessions_are_told_and_then_all_else_ends(self) -> None:
+        told: list[str] = []
+
+        def stop(_: Directory) -> Deferred[None]:
+            told.append("directory")
+            return succeed(None)
+
+        self.patch(Directory, "stop", stop)
+        service = self.make("--listen", "tcp:8110", "--grace", "10")
+        service.privilegedStartService()
+        service.startService()
+        connection = self.reactor.tcpServers[0][1].buildProtocol(None)
+        transport = StringTransport()
+        connection.makeConnection(transport)
+        stopped = service.stopService()
+        self.assertNotIn(b"-ERR", transport.value())
+        self.reactor.advance(1)
+        self.assertIn(b"-ERR [SYS/TEMP] the server is being stopped", transport.value())
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(told, [])
+        connection.connectionLost(Failure(ConnectionDone()))
+        self.reactor.advance(0)
+        self.assertEqual(told, ["directory"])
+        self.reactor.advance(STOP_LIMIT)
+        self.successResultOf(stopped)
+
+    def test_it_has_ended_within_the_grace(self) -> None:
+        for grace in (10, 1, 0):
+            service = self.make("--grace", str(grace))
+            service.privilegedStartService()
+            service.startService()
+            connection = self.reactor.tcpServers[0][1].buildProtocol(None)
+            connection.makeConnection(StringTransport())
+            stopped = service.stopService()
+            self.assertGreaterEqual(grace, service.time_left())
+            self.reactor.pump([0.1] * (10 * grace + 2))
+            self.assertEqual(service.time_left(), 0)
+            self.successResultOf(stopped)
+
     def test_what_should_be_looked_at_is_logged_at_the_start(self) -> None:
         (self.control / "ldapuid").write_text("nobody\n")
         (self.control / "ldaplogin").write_text("cn=pop3\n")
@@ -204,6 +249,59 @@ class ServiceTests(ServiceTestCase):
             self.assertNotIn("secret", line)
 
 
+class ChangeTests(ServiceTestCase):
+    """What those meet who come after control files were read again."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.service = self.make("--listen", "tcp:1", "--listen", "haproxy:tcp:2")
+        self.service.privilegedStartService()
+        (self.generations,) = (each for each in self.service if isinstance(each, Generations))
+        self.plain, self.proxied = (each[1] for each in self.reactor.tcpServers)
+
+    def load(self, **files: str) -> None:
+        for name, text in files.items():
+            (self.control / name).write_text(text + "\n")
+        self.successResultOf(self.generations.prepare(ControlSnapshot.read(self.control)))
+        self.generations.commit()
+
+    def test_a_session_keeps_what_it_began_with_and_the_next_has_what_is_new(self) -> None:
+        before = self.plain.settings
+        self.load(me="new.example.org", pop3limits="idle:700\nproxy-time:3", ldapcleartext="2")
+        for factory in (self.plain, self.proxied.wrapped):
+            after = factory.settings
+            self.assertEqual((after.hostname, after.cleartext), ("new.example.org", 2))
+            self.assertEqual(after.limits.idle, 700)
+        self.assertEqual(self.proxied.limit, 3)
+        self.assertEqual((before.hostname, before.limits.idle), ("mail.example.org", 600))
+        # But who logs in asks what is in force.
+        self.assertIs(before.portal, self.plain.settings.portal)
+
+    def test_whoever_is_trusted_now_is_believed(self) -> None:
+        self.assertFalse(self.plain.settings.trusts("192.0.2.1"))
+        self.load(pop3trusted="192.0.2.0/24")
+        self.assertTrue(self.plain.settings.trusts("192.0.2.1"))
+        self.assertFalse(self.proxied.wrapped.settings.trusts("192.0.2.1"))
+
+    def test_numbers_hold_at_once_and_all_are_still_counted(self) -> None:
+        admission = self.plain.settings.admission
+        places = [admission.enter("192.0.2.1", lambda: None) for _ in range(2)]
+        self.load(pop3limits="connections-per-address:2")
+        with self.assertRaises(LoginRefused):
+            admission.enter("192.0.2.1", lambda: None)
+        places.pop().leave()
+        admission.enter("192.0.2.1", lambda: None)
+
+    def test_a_port_that_is_our_own_is_still_known(self) -> None:
+        cluster = self.generations.in_force.cluster
+        cluster.listens_on(IPv4Address("TCP", "127.0.0.1", 110))
+        self.load(ldapcluster="1")
+        after = self.generations.in_force.cluster
+        self.assertIsNot(after, cluster)
+        near, far = IPv4Address("TCP", "127.0.0.1", 4711), IPv4Address("TCP", "127.0.0.1", 110)
+        self.assertTrue(after.is_ourselves(near, far))
+
+
 class WorkersTests(ServiceTestCase):
     def test_one_is_this_very_process(self) -> None:
         self.assertIsInstance(self.make("--workers", "1"), POP3Service)
@@ -215,10 +313,9 @@ class WorkersTests(ServiceTestCase):
         for count, workers in (("2", 2), ("0", 3)):
             service = self.make("--workers", count, "--listen", "tcp:1", "--listen", "tcp:2")
             self.assertNotIsInstance(service, POP3Service)
-            names = [each.name for each in service]
-            self.assertEqual(names[1:], ["--listen tcp:1", "--listen tcp:2", "--workers"])
-            (*_, supervisor) = service
-            self.assertEqual(len(supervisor._numbers), workers)
+            names = [each.name for each in service if (each.name or "").startswith("--")]
+            self.assertEqual(names, ["--listen tcp:1", "--listen tcp:2", "--workers"])
+            self.assertEqual(service.getServiceNamed("--workers").count, workers)
 
     def test_a_fault_is_found_before_anything_is_started(self) -> None:
         (self.control / "ldaptimeout").write_text("99999\n")
@@ -232,7 +329,9 @@ class WorkersTests(ServiceTestCase):
         before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
         self.addCleanup(signal.signal, signal.SIGHUP, before)
         heeded: list[bool] = []
-        for each in list(service)[1:]:
+        for each in service:
+            if not (each.name or "").startswith("--"):
+                continue
             self.patch(
                 each,
                 "privilegedStartService",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -32,7 +32,7 @@ FAIL_FAST = 1.0
 COMPLAINT_PAUSE = 3600.0
 """Seconds until the same complaint of a server that is up is logged again."""
 
-_log = Log(namespace="qmailldap.directory")
+_log = Log(namespace="qmailldap.directory", of_sessions=False)
 
 
 class Health:
@@ -49,9 +49,14 @@ class Health:
         # Why it is of no use, as it was told last.
         self._refusal = ""
         self._complaints: dict[str, float] = {}
+        self._answered_at: float | None = None
         self._next_probe: IDelayedCall | None = None
         self._probing: Deferred[None] | None = None
+        # When each began to wait for what a probe finds.
+        self._looking: list[tuple[float, Deferred[bool]]] = []
         self._stopped = False
+        self.last_failure: tuple[float, str] | None = None
+        """When it failed last, by the clock, and why."""
 
     @property
     def up(self) -> bool:
@@ -65,6 +70,7 @@ class Health:
 
     def answered(self) -> None:
         """It has answered an operation: it is up."""
+        self._answered_at = self._clock.seconds()
         if self._up:
             return
         self._up = True
@@ -83,6 +89,7 @@ class Health:
             return
         now = self._clock.seconds()
         self._failed_at = now
+        self.last_failure = now, reason
         began = self._up
         if began:
             self._up = False
@@ -123,6 +130,25 @@ class Health:
     def probe(self) -> None:
         """Try it now, in the background."""
         self._next_probe = None
+        self._begin_probe()
+
+    def answers(self, fresh: float) -> Deferred[bool]:
+        """Whether it has answered within the last ``fresh`` seconds, or else does so now.
+
+        For those who want to know where nobody asks it anything. It changes nothing of the pauses
+        between probes, and does not try one again that has failed just now.
+        """
+        now = self._clock.seconds()
+        if self._up and self._answered_at is not None and now - self._answered_at <= fresh:
+            return succeed(True)
+        if self._stopped or self.failed_just_now:
+            return succeed(False)
+        looking: Deferred[bool] = Deferred()
+        self._looking.append((now, looking))
+        self._begin_probe()
+        return looking
+
+    def _begin_probe(self) -> None:
         if self._probing is None:
             self._probing = probing = self._probe()
             probing.addBoth(self._probed)
@@ -140,7 +166,11 @@ class Health:
         self._probing = None
         # What went wrong with the server was reported to `failed` where it happened.
         if isinstance(result, Failure) and not result.check(ServerTrouble, CancelledError):
-            _log.failure("probe of directory server {server}", result, server=self._name)
+            _log.failure("directory server {server} cannot be probed", result, server=self._name)
+        looking, self._looking = self._looking, []
+        for since, each in looking:
+            answered = self._answered_at is not None and self._answered_at >= since
+            each.callback(self._up and answered)
         if not self._up and not self._stopped and self._next_probe is None:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
             self._schedule_probe()

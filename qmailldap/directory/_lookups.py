@@ -23,11 +23,17 @@ Entries = tuple[Entry, ...]
 class Lookups:
     """What ``search`` finds for logins; it is asked for each of them once at a time.
 
-    ``search`` is cancelled when the last of those who waited for it has left.
+    ``search`` is cancelled when the last of those who waited for it has left. ``joined`` is called
+    for each who is answered by the search of another.
     """
 
-    def __init__(self, search: Callable[[bytes], Deferred[Entries]]) -> None:
+    def __init__(
+        self,
+        search: Callable[[bytes], Deferred[Entries]],
+        joined: Callable[[], None] = lambda: None,
+    ) -> None:
         self._search = search
+        self._joined = joined
         self._under_way: dict[bytes, _Lookup] = {}
 
     def find(self, login: bytes) -> Deferred[Entries]:
@@ -37,6 +43,7 @@ class Lookups:
         """
         lookup = self._under_way.get(login)
         if lookup is not None:
+            self._joined()
             return lookup.join()
         lookup = self._under_way[login] = _Lookup(login, self._under_way)
         found = lookup.join()

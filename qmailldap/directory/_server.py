@@ -47,6 +47,8 @@ from qmailldap.directory.results import (
     Result,
 )
 from qmailldap.directory.search import Search, SearchAnswer
+from qmailldap.figures.tally import Tally
+from qmailldap.loglevel import for_no_session
 
 __all__ = [
     "DROPS_IN_A_ROW",
@@ -99,7 +101,8 @@ class Server:
     ``find``, ``search`` and ``prove`` raise `ServerTrouble` when the next server should be asked,
     and `ConnectionDropped` when this one may be asked once more, too; the searches `EntryTooLarge`
     when no server need be asked any more. ``tls`` makes the connections by TLS, which begin with it
-    or, unless the address says so, with StartTLS; where it is None, TLS is not spoken.
+    or, unless the address says so, with StartTLS; where it is None, TLS is not spoken. ``tally``
+    counts how long it takes to answer.
     """
 
     def __init__(
@@ -109,32 +112,39 @@ class Server:
         connect: Connector,
         settings: ServerSettings,
         tls: IOpenSSLClientConnectionCreator | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._clock = clock
+        self._tally = tally
         self._tls = tls
         self.address = address
         self._connect = connect
         self._settings = settings
         self._searching = Pool(
             clock,
-            lambda: Deferred.fromCoroutine(self._open_bound()),
+            lambda: for_no_session(Deferred.fromCoroutine, self._open_bound()),
             size=settings.connections,
             share=SEARCHES_PER_CONNECTION,
             on_failure=self._cannot_be_opened,
         )
         self._rebinding = Pool(
             clock,
-            lambda: Deferred.fromCoroutine(self._open()),
+            lambda: for_no_session(Deferred.fromCoroutine, self._open()),
             size=settings.rebind_connections,
             share=1,
             on_failure=self._cannot_be_opened,
         )
         self._connections: set[Connection] = set()
-        self._health = Health(clock, str(address), lambda: Deferred.fromCoroutine(self._probe()))
+        self._name = str(address)
+        self._health = Health(
+            clock, self._name, lambda: for_no_session(Deferred.fromCoroutine, self._probe())
+        )
         self._telling = Telling(clock, str(address))
         self._drops = 0
         self._finished = 0
         self._unfinished = 0
+        self.latency: float | None = None
+        """Seconds that the last search took on its connection."""
 
     def __str__(self) -> str:
         return str(self.address)
@@ -145,9 +155,18 @@ class Server:
         return self._health.up
 
     @property
+    def last_failure(self) -> tuple[float, str] | None:
+        """When it failed last, in seconds since the epoch, and why."""
+        return self._health.last_failure
+
+    @property
     def worth_a_try(self) -> bool:
         """Whether it may be asked although it is down, there being no other."""
         return self._searching.alive or not self._health.failed_just_now
+
+    def answers(self, fresh: float) -> Deferred[bool]:
+        """Whether it has answered something within ``fresh`` seconds, or does so now."""
+        return self._health.answers(fresh)
 
     def warm(self) -> None:
         """Have a connection before the first login needs it; what fails is seen to."""
@@ -245,6 +264,8 @@ class Server:
             self._search_finished()
             raise
         self._search_finished()
+        self.latency = self._clock.seconds() - begun
+        self._count(begun)
         return answer
 
     async def _bind(
@@ -257,7 +278,13 @@ class Server:
             self._telling.bind(dn, begun, error)
             raise
         self._telling.bind(dn, begun, result)
+        self._count(begun)
         return result
+
+    def _count(self, begun: float) -> None:
+        if self._tally is not None:
+            seconds = self._clock.seconds() - begun
+            self._tally.observe("directory_seconds", self._name, seconds=seconds)
 
     def _search_finished(self) -> None:
         self._finished += 1

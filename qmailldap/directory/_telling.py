@@ -18,6 +18,7 @@ __all__ = ["Telling"]
 _LONGEST = 256
 
 _log = Log(namespace="qmailldap.directory")
+_log_of_connections = Log(namespace="qmailldap.directory", of_sessions=False)
 
 
 class Telling:
@@ -57,17 +58,17 @@ class Telling:
                 seconds=self._clock.seconds() - begun,
             )
 
-    def connection(self, event: str, searching: int, rebinding: int, why: str = "") -> None:
+    def connection(self, became: str, searching: int, rebinding: int, why: str = "") -> None:
         if self._connections:
-            _log.debug(
-                "connection server={server} event={event}{why} searching={searching}"
-                " rebinding={rebinding}",
+            _log_of_connections.debug(
+                "connection server={server} became={became} searching={searching}"
+                " rebinding={rebinding}" + (" why={why}" if why else ""),
                 kind=Kind.DIRECTORY_MORE,
                 server=self._server,
-                event=event,
+                became=became,
                 searching=searching,
                 rebinding=rebinding,
-                why=f" why={printable(why.encode('utf-8', 'replace'), _LONGEST)}" if why else "",
+                why=printable(why.encode("utf-8", "replace"), _LONGEST),
             )
 
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
+from twisted.python.failure import Failure
 
 from qmailldap.account import Entry
 from qmailldap.control import Control, ServerAddress
@@ -24,6 +25,7 @@ from qmailldap.directory._server import Connector, Server, ServerSettings
 from qmailldap.directory.errors import ConnectionDropped, DirectoryUnavailable, ServerTrouble
 from qmailldap.directory.search import Search
 from qmailldap.directory.tls import tls_by_server
+from qmailldap.figures.tally import Tally
 
 __all__ = [
     "ATTEMPT_LIMIT",
@@ -66,7 +68,8 @@ class Directory:
 
     Raises `qmailldap.control.ControlError` when ldapobjectclass or ldapbasedn cannot be used, and
     as `tls_by_server` does.
-    ``connect`` makes the TCP connections, by default to whatever addresses the host's name has.
+    ``connect`` makes the TCP connections, by default to whatever addresses the host's name has,
+    ``tally`` counts what servers do.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Directory:
         rebind_connections: int = REBIND_CONNECTIONS,
         queue_limit: int = QUEUE_LIMIT,
         connect: Connector | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._clock = reactor
         self._timeout = float(control.ldaptimeout)
@@ -95,13 +99,44 @@ class Directory:
         connect = connect or _tcp_connector(reactor, settings.attempt_limit)
         tls = tls_by_server(control)
         self._servers = [
-            Server(reactor, address, connect, settings, tls.get(address))
+            Server(reactor, address, connect, settings, tls.get(address), tally)
             for address in control.ldapserver
         ]
-        self._lookups = Lookups(self._look_up)
+        self._tally = tally
+        self._lookups = Lookups(self._look_up, self._joined)
         self._under_way: set[Deferred[Any]] = set()
         self._callers = 0
         self._stopped = False
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """In the order of ldapserver: for those who tell how they are."""
+        return tuple(self._servers)
+
+    def answers(self, fresh: float) -> Deferred[bool]:
+        """Whether some server has answered anything within ``fresh`` seconds, or does so now.
+
+        For those who want to know where nobody logs in. Fires within `ATTEMPT_LIMIT`; what comes
+        later counts as no answer.
+        """
+        looking = [server.answers(fresh) for server in self._servers]
+        told: Deferred[bool] = Deferred()
+        left = len(looking)
+
+        def came(answered: bool) -> None:
+            nonlocal left
+            left -= 1
+            if not told.called and (answered or not left):
+                told.callback(answered)
+
+        for each in looking:
+            each.addCallback(came)
+        return told.addTimeout(ATTEMPT_LIMIT, self._clock).addErrback(_not_in_time)
+
+    def look(self, fresh: float) -> None:
+        """Ask those servers something, in the background, that have not answered for so long."""
+        for server in self._servers:
+            server.answers(fresh)
 
     def start(self) -> None:
         """Connect to the first server in the background. A directory that is down is no error."""
@@ -177,6 +212,10 @@ class Directory:
             raise DirectoryUnavailable(f"{self._queue_limit} operations are under way already")
         self._callers += 1
 
+    def _joined(self) -> None:
+        if self._tally is not None:
+            self._tally.add("directory_joined_lookups_total")
+
     def _look_up(self, login: bytes) -> Deferred[tuple[Entry, ...]]:
         return Deferred.fromCoroutine(self._entries(login))
 
@@ -211,16 +250,20 @@ class Directory:
             if left <= 0:
                 troubles.append(f"no server answered within {self._timeout:.0f} s")
                 break
+            if troubles and self._tally is not None:
+                self._tally.add("directory_retries_total")
             others = any(other.up for other in untried)
             try:
                 value = await operation(server, min(ATTEMPT_LIMIT, left / 2) if others else left)
             except ConnectionDropped as trouble:
+                self._count_failure(server)
                 troubles.append(f"{server}: {trouble}")
                 if dropped:
                     break  # It may be the operation that servers cannot bear.
                 dropped = True
                 untried.append(server)
             except ServerTrouble as trouble:
+                self._count_failure(server)
                 troubles.append(f"{server}: {trouble}")
             except CancelledError:
                 if self._stopped:
@@ -231,6 +274,15 @@ class Directory:
                 return Answer(value, server.address, taken, tuple(troubles))
         reason = "; ".join(troubles) or "every server is down and was tried a moment ago"
         raise DirectoryUnavailable(reason)
+
+    def _count_failure(self, server: Server) -> None:
+        if self._tally is not None:
+            self._tally.add("directory_failures_total", str(server))
+
+
+def _not_in_time(failure: Failure) -> bool:
+    failure.trap(TimeoutError)
+    return False
 
 
 def _next_server(untried: list[Server]) -> Server | None:

@@ -14,7 +14,8 @@ def tls_by_server(control: Control) -> dict[ServerAddress, IOpenSSLClientConnect
     """What ``startTLS`` takes for connections to each of the servers that must speak it.
 
     A certificate must be for the host as ldapserver names it, whatever addresses that has.
-    ldapcacert is read here and never again, for this may be the only moment with the right to.
+    ldapcacert is read here and never again, for this may be the only moment with the right to;
+    unless it was read with all others.
 
     Raises `ControlError` when ldapcacert cannot be used, or ldapserver names a host that no
     certificate can bear.
@@ -23,7 +24,7 @@ def tls_by_server(control: Control) -> dict[ServerAddress, IOpenSSLClientConnect
     if not servers:
         return {}
     try:
-        verified = Verified(control.ldapcacert)
+        verified = Verified(control.ldapcacert, control.held.get("ldapcacert"))
         return {server: verified.connections_to(server.host) for server in servers}
     except BadAuthorities as error:
         raise control.error("ldapcacert", str(error)) from None

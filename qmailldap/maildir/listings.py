@@ -115,6 +115,10 @@ class ListingCache:
         # The one that was used last is the last.
         self._entries: OrderedDict[Mailbox, _Entry] = OrderedDict()
         self._octets = 0
+        self.hits = 0
+        """Sessions whose mailbox had not changed since it was listed."""
+        self.misses = 0
+        """Sessions for which it was listed."""
 
     @property
     def octets(self) -> int:
@@ -135,7 +139,9 @@ class ListingCache:
         else:
             found = await begin_again(known.token)
             if isinstance(found, Unchanged):
+                self.hits += 1
                 return found.with_listing(known.listing)
+        self.misses += 1
         assert isinstance(found, Begun), "nothing is unchanged that nobody knows"
         self._learn(mailbox, found, began, began_at)
         return found

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from qmailldap.interfaces import IMaildrop
-from qmailldap.loglevel import Log
+from qmailldap.loglevel import Log, current_session
 from qmailldap.maildir.hands import Hands
 from qmailldap.maildir.message import StoredMessage
 from qmailldap.maildir.reading import OpenMessage
@@ -67,6 +67,8 @@ class MaildirMailbox:
         self._closed = False
         self._syncing: list[Deferred[int]] = []
         self._synced: int | None = None
+        # What the hands have done is told by callbacks, which are of no session.
+        self._session = current_session.get()
         if begun.was_made:
             _log.info("mailbox path={path} made=what-was-missing", path=printable(begun.path))
         self._warn("not-cleaned", begun.not_cleaned)
@@ -227,10 +229,12 @@ class MaildirMailbox:
 
     def _warn(self, problem: str, failures: Failures) -> None:
         if failures.files:
+            named = " session={session}" if self._session else ""
             _log.warn(
-                "mailbox path={path} problem={problem} count={count} first={first}",
+                "mailbox path={path} problem={problem} count={count} first={first}" + named,
                 path=printable(self._path),
                 problem=problem,
                 count=failures.files,
                 first=printable(os.fsencode(failures.first)),
+                session=self._session,
             )

@@ -30,6 +30,13 @@ class HealthTests(SynchronousTestCase):
         self.health.answered()
         self.assertEqual(self.told(), ["directory server ldap1:389 is up again"])
 
+    def test_the_last_failure_is_remembered_when_it_is_up_again(self) -> None:
+        self.assertIsNone(self.health.last_failure)
+        for reason in ("refused", "timed out"):
+            self.health.failed(reason)
+        self.health.answered()
+        self.assertEqual(self.health.last_failure, (0.0, "timed out"))
+
     def test_why_it_is_of_no_use_is_told_again_when_that_has_changed(self) -> None:
         for reason in ("its certificate is for ldap2", "its certificate is for ldap2", "expired"):
             self.health.failed(reason, refused=True)

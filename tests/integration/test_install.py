@@ -106,14 +106,25 @@ class InstallTests(TestCase):
         self.assertEqual(finished.code, 0, finished.text)
         return finished.output.decode(), finished.errors.decode()
 
+    def assert_shared(self, share: Path) -> None:
+        """What of contrib/ is to be copied or to be found is there, programs as such."""
+        for folder, place in (
+            ("fail2ban", "qmailldap/fail2ban"),
+            ("run", "qmailldap/run"),
+            ("systemd", "qmailldap/systemd"),
+            ("completion/bash", "bash-completion/completions"),
+            ("completion/zsh", "zsh/site-functions"),
+        ):
+            for shipped in filter(Path.is_file, (PROJECT / "contrib" / folder).rglob("*")):
+                installed = share / place / shipped.relative_to(PROJECT / "contrib" / folder)
+                self.assertEqual(installed.read_bytes(), shipped.read_bytes())
+                self.assertEqual(os.access(installed, os.X_OK), os.access(shipped, os.X_OK))
+
     async def test_it_works_from_a_wheel(self) -> None:
         python = await self.install()
         await self.assert_installed(python, self.directory / "environment")
         await self.assert_manual_pages(self.directory / "environment")
-        shared = self.directory / "environment" / "share" / "qmailldap" / "fail2ban"
-        for name in ("filter.d/qmailldap.conf", "jail.d/qmailldap.conf"):
-            shipped = PROJECT / "contrib" / "fail2ban" / name
-            self.assertEqual((shared / name).read_bytes(), shipped.read_bytes())
+        self.assert_shared(self.directory / "environment" / "share")
 
     async def test_it_works_from_an_editable_install(self) -> None:
         python = await self.install("--editable")
