@@ -5,9 +5,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 # What the integration tests start: real servers and real clients.
-PACKAGES = slapd ldap-utils dovecot-pop3d curl fetchmail openssl man-db haproxy fail2ban
+PACKAGES = slapd ldap-utils dovecot-pop3d curl fetchmail openssl man-db haproxy fail2ban \
+  systemd runit daemontools chromium
 COMMANDS = /usr/sbin/slapd /usr/sbin/slapadd ldapsearch /usr/lib/dovecot/pop3-login curl fetchmail \
-  openssl man groff /usr/sbin/haproxy fail2ban-regex
+  openssl man groff /usr/sbin/haproxy fail2ban-regex systemd-analyze chpst setuidgid chromium
 # What the benchmarks start, and what their load generator is compiled with.
 bench-packages: PACKAGES = slapd dovecot-pop3d dovecot-ldap gcc libc6-dev libssl-dev
 bench-packages: COMMANDS = /usr/sbin/slapd /usr/sbin/slapadd /usr/lib/dovecot/pop3-login \
@@ -27,7 +28,7 @@ FUZZ_SECONDS ?= 300
 # Options of make bench, as BENCH=--quick; benchmarks/README.md tells them.
 BENCH ?=
 
-.PHONY: demo test fuzz bench unit-other lint packages bench-packages clean
+.PHONY: demo test fuzz bench unit-other lint docs completion deb packages bench-packages clean
 
 demo: $(VENV)/installed
 	$(BIN)/qmailldap demo --directory demo
@@ -57,7 +58,7 @@ $(VENV)/installed: $(BIN)/python setup.cfg setup.py pyproject.toml
 	touch $@
 
 $(VENV)/installed-test: $(BIN)/python setup.cfg setup.py pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,docs]'
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-lint: $(BIN)/python setup.cfg setup.py pyproject.toml
@@ -70,6 +71,10 @@ $(VENV)/installed-fuzz: $(BIN)/python setup.cfg setup.py pyproject.toml
 	  echo "There are wheels for CPython on Linux: make VENV=.venv-fuzz PYTHON=python3.11 fuzz"; \
 	  exit 1; }
 	touch $@ $(VENV)/installed $(VENV)/installed-test
+
+$(VENV)/installed-docs: $(BIN)/python setup.cfg setup.py pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@ $(VENV)/installed
 
 $(VENV)/installed-bench: $(BIN)/python setup.cfg setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
@@ -89,6 +94,19 @@ packages bench-packages:
 	  echo "On Debian: apt-get install --no-install-recommends $(PACKAGES)"; \
 	  exit 1; \
 	fi
+
+# The package for Debian 13, unsigned, in build/deb; what is missing for it is said. LDAPTOR is a file
+# of the distribution that debian/ldaptor.txt names, where the Python Package Index is not in reach.
+deb:
+	PYTHON=$(PYTHON) debian/build.sh build/deb $(LDAPTOR)
+
+# The completion of bash and zsh, written anew from the options.
+completion: $(VENV)/installed
+	$(BIN)/python contrib/completion/generate.py
+
+# The site of the documentation, in build/site.
+docs: $(VENV)/installed-docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs build/site
 
 # The unit tests on a second Python, in an environment of its own.
 unit-other:
