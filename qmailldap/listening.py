@@ -115,6 +115,8 @@ class Listener:
 
 def _bad_endpoint(name: str, description: str, error: Exception) -> CannotStart:
     """What an endpoint's parser raises depends on its kind: bad files, bad numbers, …"""
+    if isinstance(error, LookupError) and "systemd:" in description:
+        return CannotStart(f"{name}: systemd has handed over no such socket")
     hint = " (a colon within a value is written \\:)" if "::" in description else ""
     return CannotStart(f"{name}: {str(error) or type(error).__name__}{hint}")
 

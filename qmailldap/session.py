@@ -16,6 +16,7 @@ from qmailldap.client import FIRST_TTL, Client, Introduction
 from qmailldap.figures.table import NO_LOGIN, outcome
 from qmailldap.figures.tally import Tally
 from qmailldap.interfaces import IForwardedSession, Relayed
+from qmailldap.ip import parse_ip
 from qmailldap.loglevel import Kind, Log, current_session
 from qmailldap.printable import printable
 from qmailldap.refusal import LoginRefused, Refusal
@@ -25,6 +26,9 @@ __all__ = ["Session"]
 T = TypeVar("T")
 
 _LONGEST_DETAIL = 1000
+
+_MAPPED = "::ffff:"
+"""What stands before an address of IPv4 on a socket for both (RFC 4291, section 2.5.5.2)."""
 
 
 def _new_id() -> str:
@@ -78,6 +82,8 @@ class Session:
         if self._peer is None:
             # A proxy may say anything here.
             host = self.host or "local"
+            if host.startswith(_MAPPED):
+                host = str(parse_ip(host) or host)
             self._peer = printable(host.encode("utf-8", "backslashreplace"))
         return self._peer
 

@@ -30,6 +30,20 @@ class SessionLineTestCase(SynchronousTestCase):
         self.lines = logged_lines(self)
 
 
+class PeerTests(SynchronousTestCase):
+    def test_an_address_of_ipv4_reads_the_same_by_whatever_socket_it_comes(self) -> None:
+        addresses = {
+            "192.0.2.7": "192.0.2.7",
+            "::ffff:192.0.2.7": "192.0.2.7",
+            "2001:db8::7": "2001:db8::7",
+        }
+        for host, shown in addresses.items():
+            self.assertEqual(session_called("abc", host).peer, shown)
+
+    def test_what_only_looks_like_one_is_shown_as_it_is(self) -> None:
+        self.assertEqual(session_called("abc", "::ffff:nobody").peer, "::ffff:nobody")
+
+
 class CarriedOutTests(SessionLineTestCase):
     def test_what_is_done_for_a_session_has_its_id_at_the_end(self) -> None:
         async def work() -> str:

@@ -156,6 +156,14 @@ class ServiceTests(ServiceTestCase):
     def test_a_colon_that_should_be_written_otherwise_is_explained(self) -> None:
         self.assert_does_not_start("\\:", arguments=("--listen", "tcp:1:interface=::1"))
 
+    def test_a_socket_that_systemd_has_not_handed_over_is_named(self) -> None:
+        for where in ("name=pop3", "index=7"):
+            endpoint = f"systemd:domain=INET6:{where}"
+            self.assert_does_not_start(
+                f"--listen {endpoint}: systemd has handed over no such socket",
+                arguments=("--listen", endpoint),
+            )
+
     def test_no_endpoint_at_all_is_an_error(self) -> None:
         options = parsed("--control", str(self.control))
         options["listen"] = []
