@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -51,6 +50,7 @@ from qmailldap.reloading import (
 )
 from qmailldap.separation import Separation, separation_from_root, tell_own_rights
 from qmailldap.status.gauges import FRESH, LOOK, Gauges
+from qmailldap.stop_signals import Hangups, StopSignals
 from qmailldap.threads import Busy, Offload, Workers
 from qmailldap.tls.certificates import read_certificate_file
 from qmailldap.tls.pem import BadCertificate
@@ -145,6 +145,7 @@ class POP3Service(_Services):
         super().__init__()
         self.listening = listening
         self._reactor = reactor
+        self._stop_signals = StopSignals(reactor)
         self._present = present
         self._grace = grace
         self._ends_at = 0.0
@@ -162,12 +163,13 @@ class POP3Service(_Services):
         if problem is not None:
             self._log.unmasked("environment {problem}", problem=problem)
         super().startService()
+        self._stop_signals.startService()
 
     def stopService(self) -> Deferred[Any]:
         return Deferred.fromCoroutine(self._stop_in_order())
 
     async def _stop_in_order(self) -> None:
-        _stop_only_once(self._reactor)
+        self._stop_signals.heed_no_more()
         self._ends_at = self._reactor.seconds() + self._grace
         closed = [maybeDeferred(each.stopService) for each in self.listening]
         await self._present.drain(self._grace - min(_KEPT_FOR_THE_REST, self._grace / 2))
@@ -202,13 +204,6 @@ class _Running(Service):
         return self._stop()
 
 
-def _stop_only_once(reactor: Any) -> None:
-    """Whoever sends TERM once more, or types Ctrl-C, is not to have a traceback for it."""
-    for each in (signal.SIGTERM, signal.SIGINT):
-        if getattr(signal.getsignal(each), "__self__", None) is reactor:
-            signal.signal(each, lambda *_: None)
-
-
 def _allow_many_connections() -> None:
     """Raise the limit of open files to what the host lets us have; few systems start with that.
 
@@ -235,29 +230,6 @@ def _most_connections(wanted: int) -> tuple[int, str]:
     return room, (
         f"connections={room}, not {wanted}: this process may have {most_files} open files"
     )
-
-
-class _Hangup(Service):
-    """SIGHUP, which would end a process that does not care for it."""
-
-    def __init__(self, reactor: Any, reload: Callable[[], None]) -> None:
-        self._reactor = reactor
-        self._reload = reload
-        self._before: Any = None
-
-    def privilegedStartService(self) -> None:
-        super().privilegedStartService()
-        # Before a port is open: who sees one takes the server for started.
-        self._before = signal.signal(signal.SIGHUP, self._received)
-
-    def stopService(self) -> None:
-        super().stopService()
-        if self._before is not None:
-            signal.signal(signal.SIGHUP, self._before)
-            self._before = None
-
-    def _received(self, *_: object) -> None:
-        self._reactor.callFromThread(self._reload)
 
 
 def _scores(options: Options) -> ScoreTable:
@@ -380,12 +352,12 @@ def _supervisor(options: Options, reactor: Any, workers: int) -> _Services:
     for service in (
         notifications,
         _Running(files.start, files.stop),
-        _Hangup(reactor, supervisor.hang_up),
+        Hangups(reactor, supervisor.hang_up),
         *rehearsed.listening,
         supervisor,
         # Stopped before those that listen.
         _Running(lambda: None, ports.end),
-        _Running(lambda: None, partial(_stop_only_once, reactor)),
+        StopSignals(reactor),
     ):
         service.setServiceParent(server)
     return server
@@ -558,7 +530,6 @@ def _server(options: Options, reactor: Any, shared: _Shared) -> POP3Service:
         *(_Running(each.start, partial(_stop_threads, each, server.time_left)) for each in threads),
         generations,
         *_reloading(parts, name_threads, _notifications(parts) if shared.counts is None else None),
-        *_beside(parts),
         *listening,
     ):
         each.setServiceParent(server)
@@ -651,11 +622,6 @@ def _admin(parts: Parts, listener: Listener, gathering: Gathering) -> list[Servi
     return [AdminListener(parts.reactor, path, factory, listener.endpoint)]
 
 
-def _beside(parts: Parts) -> list[Service]:
-    """The services that are not of POP3: the status endpoint, the administrator's socket."""
-    return []
-
-
 def _threads(options: Options, reactor: Any) -> tuple[Workers, Workers, Workers]:
     """Those that work on Maildirs, those that compute hashes, and those that look up names."""
     return (
@@ -740,7 +706,7 @@ def _reloading(
     if parts.number:
         # Of several workers, by their supervisor, which tells them what it has read.
         _answer_for_reload(parts)
-        return [_Hangup(parts.reactor, lambda: None)]
+        return [Hangups(parts.reactor, lambda: None)]
     read = (
         read_by_ourselves(parts.options, name_threads)
         if parts.separation is None
@@ -757,7 +723,7 @@ def _reloading(
         notifications.reloaded,
         lambda result: parts.tally.add("reloads_total", result),
     )
-    return [notifications, reload, _Hangup(parts.reactor, reload)]
+    return [notifications, reload, Hangups(parts.reactor, reload)]
 
 
 def _answer_for_reload(parts: Parts) -> None:
