@@ -178,7 +178,8 @@ class TwoMembersTests(ClusterTestCase):
     async def test_a_front_that_is_stopped_or_killed_ends_its_sessions_and_no_mail(self) -> None:
         maildir = await self.start_with(MESSAGES["plain"])
         front = self.members[1]
-        for way in ("stopped", "killed"):
+        stopped = b"-ERR [SYS/TEMP] the server is being stopped, try again\r\n"
+        for way, told in (("stopped", stopped), ("killed", b"")):
             connection = await self.connect_to(1)
             await deferToThread(connection.log_in, "joe", PASSWORD)
             await deferToThread(connection.ask, b"DELE 1")
@@ -187,7 +188,7 @@ class TwoMembersTests(ClusterTestCase):
                 await front.start()
             else:
                 front.kill()
-            self.assertEqual(await deferToThread(connection.rest), b"")
+            self.assertEqual(await deferToThread(connection.rest), told)
         await self.in_log(2, "(?s)(logout user=joe .*end=disconnected.*){2}")
         self.assertEqual([*maildir.contents().values()], [MESSAGES["plain"]])
 

@@ -41,6 +41,11 @@ class Scraped:
     def __getitem__(self, key: str | tuple[str, ...]) -> float:
         return self.samples[(key,) if isinstance(key, str) else key]
 
+    def starts(self) -> set[float]:
+        """When the workers were started, in seconds since the epoch."""
+        name = "process_start_time_seconds"
+        return {value for key, value in self.samples.items() if key[0] == name}
+
     def counters(self) -> dict[tuple[str, ...], float]:
         ends = ("_total", "_count", "_sum", "_bucket")
         return {key: value for key, value in self.samples.items() if key[0].endswith(ends)}
@@ -184,19 +189,16 @@ class MetricsTests(StatusTestCase):
         waiting.hang_up()
 
         # One that ends takes nothing of what was counted along.
-        before = (await self.scrape()).counters()
-        victim = min(each.pid for each in self.workers(self.server))
-        os.kill(victim, signal.SIGKILL)
+        before = await self.scrape()
+        os.kill(min(each.pid for each in self.workers(self.server)), signal.SIGKILL)
+        # Not what the other worker has kept of a moment ago.
         after = await self.scrape_until(
-            lambda seen: (
-                seen["workers"] == 2
-                and victim not in [each.pid for each in self.workers(self.server)]
-            ),
+            lambda seen: seen["workers"] == 2 and seen.starts() != before.starts(),
             "another worker",
         )
         less = {
             key: (value, after.samples.get(key))
-            for key, value in before.items()
+            for key, value in before.counters().items()
             if after.samples.get(key, -1) < value
         }
         self.assertEqual(less, {})
