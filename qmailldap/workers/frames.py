@@ -147,28 +147,33 @@ class Frames(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._pieces.append(data)
         self._octets += len(data)
-        while self._octets >= self._wanted and not self.is_lost:
-            # Joined when it is all there, and not with each piece that comes.
-            joined = b"".join(self._pieces)
-            try:
-                taken = self._take(joined)
-            except FrameError as error:
-                self.lose(str(error))
-                return
+        if self._octets < self._wanted or self.is_lost:
+            return
+        # Joined when a frame is all there, and not with each piece that comes; cut once for all.
+        joined = b"".join(self._pieces)
+        try:
+            taken = self._take(joined)
+        except FrameError as error:
+            self.lose(str(error))
+            return
+        if not self.is_lost:
             self._pieces, self._octets = [joined[taken:]], len(joined) - taken
 
     def _take(self, joined: bytes) -> int:
-        """One frame of those octets, or what says its length; gives how many are done with."""
-        length = int.from_bytes(joined[: _LENGTH.size], "big")
-        if length > self._most:
-            raise FrameError(f"{length} octets are too many")
-        end = _LENGTH.size + length
-        if len(joined) < end:
-            self._wanted = end
-            return 0
+        """All whole frames of those octets; gives how many octets are done with."""
+        start, after = 0, _LENGTH.size
+        while len(joined) >= after and not self.is_lost:
+            (length,) = _LENGTH.unpack_from(joined, start)
+            if length > self._most:
+                raise FrameError(f"{length} octets are too many")
+            end = after + length
+            if len(joined) < end:
+                self._wanted = end - start
+                return start
+            self._received(Frame.of(joined[after:end]))
+            start, after = end, end + _LENGTH.size
         self._wanted = _LENGTH.size
-        self._received(Frame.of(joined[_LENGTH.size : end]))
-        return end
+        return start
 
     def connectionLost(self, reason: object = None) -> None:
         if not self.is_lost:

@@ -24,7 +24,16 @@ from qmailldap.workers.frames import (
     asked_of,
 )
 
-__all__ = ["MOST_QUESTIONS", "MOST_UNREAD", "Answers", "Link", "Links", "Unanswered"]
+__all__ = [
+    "MOST_QUESTIONS",
+    "MOST_UNASKED",
+    "MOST_UNREAD",
+    "Answers",
+    "Link",
+    "Links",
+    "Refused",
+    "Unanswered",
+]
 
 MOST_QUESTIONS = 8
 """Of one worker that are under way."""
@@ -35,12 +44,19 @@ MOST_ARGUMENT = 65_536
 MOST_UNREAD = 16 * 1024 * 1024
 """Octets that wait for a worker to read them; what would be more it does without."""
 
+MOST_UNASKED = 100
+"""Answers of one worker to what nobody has asked it; those that come too late are none of them."""
+
 _LONGEST_LINE = 1000
 """Octets of why a worker could not do as it was asked."""
 
 
 class Unanswered(Exception):
     """A worker did not do as it was asked; the text is a line that says why."""
+
+
+class Refused(Unanswered):
+    """It says so itself."""
 
 
 class Link:
@@ -57,11 +73,15 @@ class Link:
         self.is_serving = False
         self.under_way = 0
         """Questions of the worker's own."""
+        self.refusals = 0
+        """How often it could not follow the others."""
         self.frames = Frames(self._received, self._lost)
         self._links = links
         self._clock = clock
         self._asked: dict[int, Deferred[bytes]] = {}
         self._next = 1
+        self._too_late = 0
+        self._unasked = 0
 
     @property
     def is_lost(self) -> bool:
@@ -83,6 +103,7 @@ class Link:
             # What it answers later is an answer to nothing.
             self._asked.pop(number, None)
             if failure.check(TimeoutError):
+                self._too_late += 1
                 return Failure(Unanswered(f"no answer in {limit:g} s"))
             return failure
 
@@ -96,11 +117,11 @@ class Link:
         if frame.kind in (Kind.ANSWER, Kind.FAILURE):
             asked = self._asked.pop(frame.number, None)
             if asked is None:
-                return
-            if frame.kind is Kind.ANSWER:
+                self._answered_nothing()
+            elif frame.kind is Kind.ANSWER:
                 asked.callback(frame.body)
             else:
-                asked.errback(Unanswered(_line(frame.body)))
+                asked.errback(Refused(_line(frame.body)))
         elif frame.kind is Kind.ASK:
             self._links.asked_by(self, frame)
         elif frame.kind is Kind.SERVING and not self.is_serving:
@@ -108,6 +129,15 @@ class Link:
             self._links.serves(self)
         else:
             raise FrameError(f"a frame of kind {frame.kind.name.lower()}")
+
+    def _answered_nothing(self) -> None:
+        """Raises `FrameError` when that goes on."""
+        if self._too_late:
+            self._too_late -= 1
+            return
+        self._unasked += 1
+        if self._unasked > MOST_UNASKED:
+            raise FrameError("answers that nobody asked for")
 
     def _lost(self, why: str) -> None:
         asked, self._asked = self._asked, {}

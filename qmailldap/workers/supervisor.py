@@ -51,7 +51,8 @@ LONGEST_PAUSE = 30
 """Seconds before one is started again that did not get so far; they double from try to try."""
 
 START_LIMIT = 60.0
-"""Seconds after which a worker that does not serve yet is one that hangs."""
+"""Seconds after which a worker that does not serve yet is one that hangs, and after which it is a
+fault that none at all serves, however often they are started."""
 
 FIGURES_PERIOD = 5.0
 """Seconds of which nothing that was counted is known when a worker ends without a warning."""
@@ -115,6 +116,7 @@ class Supervisor(Service):
         self._to_come = set(self._numbers.values())
         self._figures = LoopingCall(self.links.ask, "figures")
         self._figures.clock = reactor
+        self._served_at = 0.0
         self._configured_as = os.geteuid()
         self._relayed = False
         self._stopped: Deferred[None] = Deferred()
@@ -146,6 +148,7 @@ class Supervisor(Service):
 
     def _begin(self) -> None:
         _log.info("workers count={count} are started", count=len(self._numbers))
+        self._served_at = self._reactor.seconds()
         self._monitor.startService()
         self._figures.start(FIGURES_PERIOD, now=False)
 
@@ -180,9 +183,14 @@ class Supervisor(Service):
     async def look_for_the_dead(self, limit: float) -> str:
         """Asks all workers. Empty where all answer in so many seconds, else a line about one.
 
-        One that has ended is not asked: it is started again.
+        One that has ended is not asked: it is started again. It is a fault when, for longer than
+        that may take, no worker was seen to serve by those who call this.
         """
         now = self._reactor.seconds()
+        if self.links.serving():
+            self._served_at = now
+        elif now - self._served_at > START_LIMIT:
+            return f"no worker has served for {START_LIMIT:.0f} s"
         for link in self.links.all():
             if not link.is_serving and now - link.since > START_LIMIT:
                 return f"worker={link.number} does not begin to serve"
@@ -192,6 +200,7 @@ class Supervisor(Service):
         return ""
 
     def _serves(self, link: Link) -> None:
+        self._served_at = self._reactor.seconds()
         if self.reload is not None:
             self.reload.serves(link)
         self._to_come.discard(link.number)

@@ -136,6 +136,22 @@ class LifeTests(WorkersTestCase):
         self.assertFalse(child.group_is_alive())
         self.assert_refused(self.server.port)
 
+    async def test_what_is_asked_for_before_a_worker_serves_keeps_none_from_starting(self) -> None:
+        self.user("joe")
+        certificate = self.directory / "server-certificate.pem"
+        write_certificate(certificate)
+        self.slapd = self.new_slapd()
+        options = ["--workers", "2", "--certificate", str(certificate)]
+        self.server = self.new_server(self.slapd.address, options=options)
+        await self.together(self.slapd.start(), self.server.start())
+        # The supervisor cannot know what is wrong with it.
+        certificate.write_text("no certificate\n")
+        self.server.child.signal(signal.SIGHUP)
+        await self.wait_for_log(rf"#error\] control was not loaded, .*{certificate}")
+        await self.assert_serves("joe")
+        self.assertNotIn("has ended", self.server.log)
+        self.assertNotIn("is ended", self.server.log)
+
     async def test_a_fault_is_found_before_anything_listens(self) -> None:
         server = self.new_server(
             "a:b:c", options=["--workers", "2"], listen=[f"tcp:{unused_port()}:interface={HOST}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from qmailldap.figures.tally import Tally
 from qmailldap.workers import links as links_module
 from qmailldap.workers.crew import ANSWER_LIMIT, Alone, Crew, NotDone
 from qmailldap.workers.frames import MOST_OCTETS, Frame, Frames, Kind
-from qmailldap.workers.links import MOST_QUESTIONS, Link, Unanswered
+from qmailldap.workers.links import MOST_QUESTIONS, MOST_UNASKED, Link, Unanswered
 from qmailldap.workers.member import Member
 
 from .crews import Site, Wire, frame
@@ -276,6 +277,25 @@ class HostileTests(SynchronousTestCase):
         hostile.dataReceived((MOST_OCTETS + 1).to_bytes(4, "big"))
         self.assertTrue(hostile.is_lost)
 
+    def test_what_nobody_asked_for_is_not_listened_to_for_long(self) -> None:
+        for kind in (Kind.ANSWER, Kind.FAILURE):
+            hostile = self.site.hostile(2)
+            hostile.dataReceived(frame(kind, 7) * MOST_UNASKED)
+            self.assertFalse(hostile.is_lost)
+            hostile.dataReceived(frame(kind, 7))
+            self.assertTrue(hostile.is_lost)
+        self.assertEqual(self.site.ended, [(2, "answers that nobody asked for")] * 2)
+
+    def test_one_that_answers_all_too_late_is_not_ended_for_that(self) -> None:
+        hostile = self.site.hostile(2)
+        hostile.dataReceived(frame(Kind.SERVING))
+        for _ in range(2 * MOST_UNASKED):
+            self.site.links.ask("alive")
+        self.site.clock.advance(ANSWER_LIMIT)
+        for number in range(1, 2 * MOST_UNASKED + 1):
+            hostile.dataReceived(frame(Kind.ANSWER, number, b"true"))
+        self.assertFalse(hostile.is_lost)
+
     def test_it_has_few_questions_at_a_time(self) -> None:
         hostile = self.site.hostile(2)
         self.site.ends.clear()  # so that the other does not answer
@@ -313,3 +333,45 @@ class FrameTests(SynchronousTestCase):
     def test_a_frame_is_read_as_it_was_written(self, kind: Kind, number: int, body: bytes) -> None:
         written = Frame(kind, number, body)
         self.assertEqual(Frame.of(written.octets()), written)
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(Kind), st.integers(0, 2**32 - 1), st.binary()), max_size=9
+        ),
+        st.lists(st.integers(0, 200), max_size=9),
+    )
+    @_QUICK
+    def test_frames_come_one_by_one_however_their_octets_come(
+        self, sent: list[tuple[Kind, int, bytes]], cuts: list[int]
+    ) -> None:
+        whole = b"".join(frame(*each) for each in sent)
+        received: list[Frame] = []
+        frames = Frames(received.append, self.fail)
+        frames.makeConnection(Wire())
+        for start, end in pairwise([0, *sorted(cuts), len(whole) + 200]):
+            frames.dataReceived(whole[start:end])
+        self.assertEqual(received, [Frame(*each) for each in sent])
+        self.assertFalse(frames.is_lost)
+
+    def test_after_one_that_is_none_no_other_is_read(self) -> None:
+        received: list[Frame] = []
+        lost: list[str] = []
+        frames = Frames(received.append, lost.append)
+        frames.makeConnection(Wire())
+        frames.dataReceived(frame(Kind.ANSWER, 1) + frame(99) + frame(Kind.ANSWER, 2))
+        frames.dataReceived(frame(Kind.ANSWER, 3))
+        self.assertEqual(received, [Frame(Kind.ANSWER, 1)])
+        self.assertEqual(len(lost), 1)
+
+    def test_after_one_that_has_the_connection_closed_no_other_is_read(self) -> None:
+        received: list[Frame] = []
+
+        def close(each: Frame) -> None:
+            received.append(each)
+            ours.lose("enough")
+
+        ours = Frames(close, lambda why: None)
+        ours.makeConnection(Wire())
+        ours.dataReceived(frame(Kind.ANSWER, 1) + frame(Kind.ANSWER, 2))
+        ours.dataReceived(frame(Kind.ANSWER, 3))
+        self.assertEqual(received, [Frame(Kind.ANSWER, 1)])

@@ -281,6 +281,36 @@ class SupervisorTests(SynchronousTestCase):
         two.says(Kind.ANSWER, _number_asked(two), b"true")
         self.assertEqual(self.successResultOf(looked), "")
 
+    def test_when_none_has_served_for_long_that_is_a_fault_however_often_they_are_started(
+        self,
+    ) -> None:
+        supervisor = self.started(2)
+
+        def look() -> str:
+            return self.successResultOf(Deferred.fromCoroutine(supervisor.look_for_the_dead(2.0)))
+
+        one, two = self.reactor.living
+        for each in (one, two):
+            each.says(Kind.SERVING)
+            self.reactor.advance(1)
+        for each in (one, two):
+            each.end(code=1)
+        served_until = self.reactor.seconds()
+        while self.reactor.seconds() <= served_until + START_LIMIT - 1:
+            self.assertEqual(look(), "")
+            for each in self.reactor.living:
+                each.end(code=1)
+            self.reactor.advance(1)
+        self.reactor.advance(1)
+        self.assertEqual(look(), "no worker has served for 60 s")
+        # Not any more when one does.
+        self.reactor.pump([1] * LONGEST_PAUSE)
+        self.reactor.living[0].says(Kind.SERVING)
+        looked = Deferred.fromCoroutine(supervisor.look_for_the_dead(2.0))
+        process = self.reactor.living[0]
+        process.says(Kind.ANSWER, _number_asked(process), b"true")
+        self.assertEqual(self.successResultOf(looked), "")
+
     def test_one_that_says_what_no_worker_says_is_ended(self) -> None:
         self.started(1)
         (process,) = self.reactor.processes
