@@ -180,14 +180,24 @@ class Generation:
         return self.forwarder, self.local_users, self.proof, self.directory, self.watch
 
     def begin(self) -> None:
-        """It comes into force."""
-        for part in self._parts:
-            part.begin()
+        """It comes into force; where a part of it cannot, nothing of it does."""
+        begun: list[Part[Any]] = []
+        try:
+            for part in self._parts:
+                part.begin()
+                begun.append(part)
+        except BaseException:
+            _end(begun)
+            raise
 
     def end(self) -> Deferred[None]:
         """Nobody asks it any more; fires when nothing of it is left that no other uses."""
-        ended = DeferredList([part.end() for part in self._parts], consumeErrors=True)
-        return ended.addCallback(_tell_failures)
+        return _end(self._parts)
+
+
+def _end(parts: Sequence[Part[Any]]) -> Deferred[None]:
+    ended = DeferredList([part.end() for part in parts], consumeErrors=True)
+    return ended.addCallback(_tell_failures)
 
 
 def _tell_failures(results: Any) -> None:

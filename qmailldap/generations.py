@@ -13,24 +13,29 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.cred.error import UnhandledCredentials
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import Interface
 
 from qmailldap.control import ControlSnapshot
+from qmailldap.directory import load_filters
 from qmailldap.generation import Generation, Lasting
 from qmailldap.loglevel import Log
 from qmailldap.refusal import LoginRefused, Refusal
+from qmailldap.threads import Busy
 
-__all__ = ["LONGEST_LOGIN", "MOST_LEAVING", "Generations"]
+__all__ = ["LONGEST_LOGIN", "MOST_LEAVING", "ROOM_LIMIT", "Generations"]
 
 LONGEST_LOGIN = 300.0
 """Seconds, besides what the directory may take, after which a login that is still under way loses
 the generation it began with."""
 
 MOST_LEAVING = 8
-"""Generations that logins still ask; of more, the oldest is let go at once."""
+"""Generations that logins still ask, besides that in force; the next waits until one is let go."""
+
+ROOM_LIMIT = 20.0
+"""Seconds that what is to follow waits for that by itself: a supervisor gives `prepare` 30."""
 
 _log = Log(namespace="qmailldap.service", of_sessions=False)
 
@@ -45,6 +50,8 @@ class Generations(Service):
     name = "generations"
 
     def __init__(self, snapshot: ControlSnapshot, lasting: Lasting) -> None:
+        # What one that follows may need: there may be no right to read it by then.
+        load_filters()
         self.in_force = Generation.of(snapshot, lasting)
         self.since: float = lasting.reactor.seconds()
         self.portal = _PortalInForce(self)
@@ -54,8 +61,9 @@ class Generations(Service):
         # What the broker has read of the program that makes homes, where that is another.
         self._dirmaker: int | None = None
         self._preparations = 0
-        # When each of them is let go at the latest, whoever asks it; the oldest first.
+        # When each of them is let go at the latest, whoever asks it.
         self._leaving: dict[Generation, IDelayedCall] = {}
+        self._waiting: list[Deferred[None]] = []
         self._ending: set[Deferred[None]] = set()
 
     def trusts(self, host: str) -> bool:
@@ -76,16 +84,32 @@ class Generations(Service):
         ended = DeferredList(list(self._ending))
         return ended.addCallback(lambda _: None)
 
+    def room(self) -> Deferred[None]:
+        """Fires when another may follow; that has a limit, as each is let go in the end."""
+        if len(self._leaving) < MOST_LEAVING:
+            return succeed(None)
+        _log.warn("control waits: logins under way ask {count} earlier states", count=MOST_LEAVING)
+        self._waiting.append(Deferred(self._waiting.remove))
+        return self._waiting[-1]
+
     def prepare(self, snapshot: ControlSnapshot) -> Deferred[None]:
         """Make ready what follows from these files; all is as it was until `commit`.
 
         Takes the place of what was prepared before. Fails with `ControlError` and
-        `BadCertificate`, a line that names the file, and with `Busy` and ``OSError``.
+        `BadCertificate`, a line that names the file, and with `Busy` and ``OSError``; so where
+        there is no `room` within `ROOM_LIMIT`.
         """
         self.abort()
         return Deferred.fromCoroutine(self._prepare(snapshot, self._preparations))
 
     async def _prepare(self, snapshot: ControlSnapshot, number: int) -> None:
+        try:
+            await self.room().addTimeout(ROOM_LIMIT, self._lasting.reactor)
+        except TimeoutError:
+            problem = f"logins under way ask {MOST_LEAVING} earlier states; try again"
+            raise Busy(problem) from None
+        if number != self._preparations:
+            return
         generation = Generation.of(snapshot, self._lasting, self.in_force)
         dirmaker = await self._read_dirmaker(generation)
         # It may have been aborted meanwhile.
@@ -127,6 +151,8 @@ class Generations(Service):
             self._lasting.keepers.renew()
 
     def _take(self, generation: Generation) -> None:
+        if self.running:
+            generation.begin()
         before, self.in_force = self.in_force, generation
         self.since = self._lasting.reactor.seconds()
         watch = generation.watch.value
@@ -136,12 +162,9 @@ class Generations(Service):
             _log.warn("certificate none is left: no client is offered TLS any more")
         if not self.running:
             return
-        generation.begin()
         limit = LONGEST_LOGIN + 2 * before.control.ldaptimeout
         self._leaving[before] = self._lasting.reactor.callLater(limit, self._let_go, before)
         self._let_go_if_unused(before)
-        while len(self._leaving) > MOST_LEAVING:
-            self._let_go(next(iter(self._leaving)))
 
     def entered(self) -> Generation:
         """A login begins: the generation that it asks until `left` is called with it."""
@@ -163,6 +186,9 @@ class Generations(Service):
         if limit.active():
             limit.cancel()
         self._end(generation)
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
 
     def _end(self, generation: Generation) -> None:
         ended = generation.end()

@@ -87,8 +87,10 @@ def changes(before: ControlSnapshot, after: ControlSnapshot) -> str:
 class Reload(Service):
     """Has all that follows from the files made anew each time that it is called.
 
-    What cannot be used is told in one line, and everything from before stays in force. Called
-    while files are being read, it has them read once more; called before the start, at the start.
+    What cannot be used is told in one line, and everything from before stays in force; so it does
+    after a fault of ours. Called while files are being read, it has them read once more; called
+    before the start, at the start; called while logins ask too many states of them, when some of
+    these logins are over.
     ``begins`` and ``is_over`` are called before and after each time, ``count`` with what came of
     it, ok or failed.
     """
@@ -130,10 +132,17 @@ class Reload(Service):
     async def _all(self) -> None:
         try:
             while self._wanted and self.running:
+                await self._generations.room()
+                if not self.running:
+                    return
                 self._wanted = False
                 self._begins()
                 try:
                     await self._once()
+                except Exception:
+                    self._generations.abort()
+                    self._count("failed")
+                    _log.failure("control was not loaded")
                 finally:
                     self._is_over()
         finally:
@@ -148,9 +157,6 @@ class Reload(Service):
             generations.abort()
             self._not_loaded(error)
             return
-        except BaseException:
-            generations.abort()
-            raise
         if not self.running:
             generations.abort()
             return

@@ -33,7 +33,7 @@ class Separation(Service):
     """The rights of root: kept by the broker, given up by this process before it reads anything.
 
     ``named`` says that somebody asked for just this identity; the control files and ``files`` can
-    be read again later.
+    be read again later. ``grace`` are the seconds that the server has to end at the most.
     """
 
     name = "privilege separation"
@@ -50,6 +50,7 @@ class Separation(Service):
         keepers: int,
         control: Control,
         files: Sequence[Path],
+        grace: float,
     ) -> None:
         self._reactor = reactor
         self._identity = identity
@@ -63,6 +64,7 @@ class Separation(Service):
             files,
             control.directory,
             NAMES,
+            grace,
         )
         self.keepers = Keepers(self.broker, reactor, keepers)
 
@@ -130,7 +132,8 @@ def separation_from_root(
         if started_as_root():
             identity = find_identity(user, group)
             named = bool(user or group)
-            return Separation(reactor, identity, named, options["keepers"], control, files)
+            keepers, grace = options["keepers"], options["grace"]
+            return Separation(reactor, identity, named, keepers, control, files, grace)
         if user or group:
             identity = find_identity(user or str(os.geteuid()), group)
             if (identity.uid, identity.gid) != (os.geteuid(), os.getegid()):

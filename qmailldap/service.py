@@ -749,6 +749,8 @@ def _answer_for_reload(parts: Parts) -> None:
 
 
 def _not_prepared(failure: Failure) -> None:
-    """What is wrong with a file is a line for the supervisor to tell."""
-    failure.trap(ControlError, BadCertificate, Busy, OSError)
+    """What is wrong with a file is a line for the supervisor to tell; so is a fault of ours."""
+    if failure.check(ControlError, BadCertificate, Busy, OSError) is None:
+        _log.failure("control was not loaded", failure)
+        raise NotDone(f"a fault of this program: {type(failure.value).__name__}")
     raise NotDone(str(failure.value))

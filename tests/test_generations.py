@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
 from twisted.cred.credentials import UsernamePassword
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -17,7 +18,7 @@ from qmailldap.admission import Sessions
 from qmailldap.control import Control, ControlError, ControlSnapshot
 from qmailldap.directory import Directory
 from qmailldap.generation import Lasting
-from qmailldap.generations import LONGEST_LOGIN, MOST_LEAVING, Generations
+from qmailldap.generations import LONGEST_LOGIN, MOST_LEAVING, ROOM_LIMIT, Generations
 from qmailldap.interfaces import IForwardedSession, IMaildrop
 from qmailldap.options import Options
 from qmailldap.pop3.sasl import apop_login
@@ -25,6 +26,7 @@ from qmailldap.refusal import LoginRefused, Refusal
 from qmailldap.threads import Busy
 from qmailldap.tls.pem import BadCertificate
 from qmailldap.turns import Turns
+from qmailldap.workers.reload import PREPARE_LIMIT
 from tests.loglevels import log_at, logged_lines
 from tests.tls.support import Identity, identity, shown_to
 
@@ -179,16 +181,60 @@ class LoginsTests(GenerationsTestCase):
         self.failureResultOf(login, LoginRefused)
         self.assertEqual(self.gone, [first])
 
-    def test_so_many_are_waited_for_at_a_time(self) -> None:
+    def fill(self) -> list[Deferred[Any]]:
+        """A login under way for each state but the last; as many as there may be of them."""
         logins = []
-        for number in range(MOST_LEAVING + 3):
+        for number in range(MOST_LEAVING):
             logins.append(self.log_in())
             self.load(ldapserver=f"192.0.2.{number + 2}")
-        self.assertEqual(self.gone, [directory for directory, _ in self.asked[:3]])
-        for number in range(len(logins)):
+        self.assertEqual((self.gone, self.lines), ([], []))
+        return logins
+
+    def test_so_many_are_waited_for_at_a_time_and_none_goes_under_a_login(self) -> None:
+        logins = self.fill()
+        before = self.in_force
+        prepared = self.prepare(ldapserver="192.0.2.100")
+        self.reactor.advance(ROOM_LIMIT - 1)
+        self.assertNoResult(prepared)
+        self.assertEqual(
+            self.lines, [f"control waits: logins under way ask {MOST_LEAVING} earlier states"]
+        )
+        self.answer(3)
+        self.successResultOf(prepared)
+        self.assertEqual(self.gone, [self.asked[3][0]])
+        self.assertIs(self.in_force, before)
+        self.generations.commit()
+        for number in {*range(MOST_LEAVING)} - {3}:
             self.answer(number)
-            self.failureResultOf(logins[number], LoginRefused)
-        self.assertEqual(len(self.gone), len(logins))
+        for login in logins:
+            self.failureResultOf(login, LoginRefused)
+        self.assertEqual(len(self.gone), MOST_LEAVING + 1)
+
+    def test_what_is_to_follow_does_not_wait_for_longer_than_whoever_asked(self) -> None:
+        self.fill()
+        prepared = self.prepare(ldapserver="192.0.2.100")
+        self.reactor.advance(ROOM_LIMIT)
+        failure = self.failureResultOf(prepared, Busy)
+        self.assertIn(f"ask {MOST_LEAVING} earlier states", failure.getErrorMessage())
+        self.assertRaises(AssertionError, self.generations.commit)
+        self.assertLess(ROOM_LIMIT, PREPARE_LIMIT)
+
+    def test_there_is_room_at_the_latest_when_the_first_may_be_asked_no_more(self) -> None:
+        self.fill()
+        room = self.generations.room()
+        self.reactor.advance(LONGEST_LOGIN + 2 * TIMEOUT - 1)
+        self.assertNoResult(room)
+        self.reactor.advance(1)
+        self.successResultOf(room)
+
+    def test_the_end_of_the_server_ends_the_wait_and_nothing_is_prepared(self) -> None:
+        self.fill()
+        room, prepared = self.generations.room(), self.prepare(ldapserver="192.0.2.100")
+        self.successResultOf(self.generations.stopService())
+        self.successResultOf(room)
+        self.successResultOf(prepared)
+        self.assertRaises(AssertionError, self.generations.commit)
+        self.generations.startService()
 
     def test_a_directory_whose_files_are_the_same_is_kept(self) -> None:
         first = self.in_force
@@ -232,6 +278,15 @@ class AllOrNothingTests(GenerationsTestCase):
             self.assertIn(fault, failure.getErrorMessage())
             self.assertRaises(AssertionError, self.generations.commit)
         self.assertIs(self.generations.in_force, before)
+
+    def test_where_a_part_cannot_begin_all_is_as_it_was(self) -> None:
+        before = self.generations.in_force
+        with mock.patch.object(Directory, "start", side_effect=ZeroDivisionError):
+            self.successResultOf(self.prepare(ldapserver="192.0.2.2"))
+            self.assertRaises(ZeroDivisionError, self.generations.commit)
+        self.assertIs(self.generations.in_force, before)
+        self.load(ldapserver="192.0.2.3")
+        self.assertIsNot(self.generations.in_force, before)
 
     def test_followers_are_told_what_is_in_force_and_since_when(self) -> None:
         told: list[Control] = []

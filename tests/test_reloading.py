@@ -62,6 +62,10 @@ class FakeGenerations:
         self.outcome: Deferred[None] | Exception | None = None
         self.prepared: ControlSnapshot | None = None
         self.aborted = 0
+        self.wait: Deferred[None] | None = None
+
+    def room(self) -> Deferred[None]:
+        return self.wait or succeed(None)
 
     def prepare(self, read: ControlSnapshot) -> Deferred[None]:
         if isinstance(self.outcome, Exception):
@@ -84,7 +88,17 @@ class ReloadTests(SynchronousTestCase):
         self.clock = Clock()
         self.generations = FakeGenerations()
         self.reads: list[Deferred[ControlSnapshot]] = []
-        self.reload = Reload(self.read, cast(Any, self.generations), self.clock)
+        self.counted: list[str] = []
+        # What is told to who has asked for it: begins, is over.
+        self.told: list[str] = []
+        self.reload = Reload(
+            self.read,
+            cast(Any, self.generations),
+            self.clock,
+            lambda: self.told.append("begins"),
+            lambda: self.told.append("over"),
+            self.counted.append,
+        )
         self.lines = logged_lines(self)
         self.reload.startService()
 
@@ -164,12 +178,40 @@ class ReloadTests(SynchronousTestCase):
     def test_a_fault_of_ours_ends_nothing(self) -> None:
         self.generations.outcome = ZeroDivisionError()
         self.reload()
+        # Who asks meanwhile is heard nevertheless.
+        self.reload()
         self.reads[0].callback(snapshot())
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((self.counted, self.generations.aborted), (["failed"], 1))
         self.generations.outcome = None
-        self.reload()
         self.reads[1].callback(snapshot(me="b"))
         self.assertEqual(self.generations.in_force.snapshot, snapshot(me="b"))
+        self.assertEqual(self.counted, ["failed", "ok"])
+        self.assertEqual(self.told, ["begins", "over"] * 2)
+
+    def test_a_fault_of_ours_when_it_comes_into_force_is_counted_too(self) -> None:
+        self.patch(self.generations, "commit", lambda: 1 / 0)
+        self.reload()
+        self.reads[0].callback(snapshot(me="b"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((self.counted, self.generations.aborted), (["failed"], 1))
+
+    def test_while_logins_ask_too_many_earlier_states_files_are_not_read(self) -> None:
+        self.generations.wait = room = Deferred[None]()
+        for _ in range(3):
+            self.reload()
+        self.assertEqual((self.reads, self.told), ([], []))
+        room.callback(None)
+        self.reads[0].callback(snapshot(me="b"))
+        self.assertEqual((len(self.reads), self.told), (1, ["begins", "over"]))
+        self.assertEqual(self.generations.in_force.snapshot, snapshot(me="b"))
+
+    def test_the_end_of_the_server_ends_that_wait_too(self) -> None:
+        self.generations.wait = room = Deferred[None]()
+        self.reload()
+        self.reload.stopService()
+        room.callback(None)
+        self.assertEqual((self.reads, self.told), ([], []))
 
     def test_what_was_read_when_the_server_ends_changes_nothing(self) -> None:
         self.reload()

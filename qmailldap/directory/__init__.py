@@ -12,7 +12,7 @@ takes its time to load.
 
 from qmailldap.directory.directory import Answer, Directory
 from qmailldap.directory.errors import DirectoryUnavailable, EntryTooLarge
-from qmailldap.directory.search import Search
+from qmailldap.directory.search import Search, load_filters
 from qmailldap.directory.tls import tls_by_server
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "DirectoryUnavailable",
     "EntryTooLarge",
     "Search",
+    "load_filters",
     "tls_by_server",
 ]

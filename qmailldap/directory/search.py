@@ -28,6 +28,7 @@ __all__ = [
     "SearchAnswer",
     "entry_from_result",
     "equals",
+    "load_filters",
     "parse_filter",
     "search_filter",
 ]
@@ -174,14 +175,24 @@ def equals(attribute: str, value: bytes) -> Any:
     )
 
 
-def parse_filter(text: str) -> Any:
-    """The filter of the text, as in RFC 4515. Raises ``ValueError`` where it is none."""
+def load_filters() -> Any:
+    """The module that parses filters, which a server loads at its start.
+
+    Later it may have no right to read it; and a command need not wait for it: that takes longer
+    than a login.
+    """
     with warnings.catch_warnings():
         # ldaptor 21.2 uses names that pyparsing 3.3 deprecates, on import and when it parses.
         warnings.simplefilter("ignore", DeprecationWarning)
-        # Loaded where it is needed only: it takes longer than a login.
         from ldaptor import ldapfilter
+    return ldapfilter
 
+
+def parse_filter(text: str) -> Any:
+    """The filter of the text, as in RFC 4515. Raises ``ValueError`` where it is none."""
+    ldapfilter = load_filters()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
         try:
             # ldaptor takes an escaped octet for the character of that number: right for ASCII only.
             readable = _ESCAPED_OCTETS.sub(_unescaped, text.strip(_BLANKS))

@@ -12,7 +12,8 @@ for it over a socket pair:
     d NUMBER            a process that reads which program makes homes, and tells the broker, too
     t NUMBER            nothing: what the process NUMBER has told is heeded from now on
     x NUMBER            nothing: the process NUMBER is to be killed
-    e NUMBER            nothing: at the end, children have so many milliseconds for what they do
+    e NUMBER            nothing: at the end, children have so many milliseconds for what they do,
+                        but no more than the broker was started with
 
 What its children are asked, and answer, never passes through here, but for that one name of a
 program, which the broker believes nobody else. Numbers are given by the network
@@ -51,6 +52,7 @@ __all__ = [
     "LOWEST_ID",
     "MOST_CHECKS",
     "MOST_READS",
+    "MOST_TIME",
     "REQUEST",
     "main",
 ]
@@ -71,6 +73,12 @@ MOST_OF_AN_OWNER = 4
 BUSY_LIMIT = 10.0
 """Seconds that children have to end what they do when the network process has ended, unless that
 has said how many."""
+
+MOST_TIME = 3600.0
+"""Seconds that they can ever be given: as many as the server has at the most to end, --grace."""
+
+_LONGEST_WAIT = 60.0
+"""Seconds for one call of poll(2), which knows no more than 24 days."""
 
 _LEAVING = 16
 """Keepers beyond the bound that may be there because they have not quite ended."""
@@ -93,10 +101,12 @@ class _Broker:
         self,
         control: socket.socket,
         most_keepers: int,
+        most_time: float,
         dirmaker: bytes | None,
         files: ControlFiles,
     ) -> None:
         self._control = control
+        self._most_time = min(most_time, MOST_TIME)
         self._most = {
             b"k": most_keepers + _LEAVING,
             b"p": MOST_CHECKS,
@@ -115,7 +125,13 @@ class _Broker:
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
 
     def serve(self) -> None:
-        """Do what is asked until the network process has ended."""
+        """Do what is asked until the network process has ended; children end then, too."""
+        try:
+            self._serve()
+        finally:
+            self._end_children()
+
+    def _serve(self) -> None:
         events = select.poll()
         events.register(self._control, select.POLLIN)
         events.register(self._woken, select.POLLIN)
@@ -125,7 +141,6 @@ class _Broker:
                 self._reap()
             if self._control.fileno() in ready and not self._next_request():
                 break
-        self._end_children()
 
     def _next_request(self) -> bool:
         """False at the end."""
@@ -162,7 +177,7 @@ class _Broker:
             self._take_dirmaker(number)
             return
         if kind == b"e":
-            self._time_left = number / 1000
+            self._time_left = min(number / 1000, self._most_time)
             return
         if kind not in self._most or len(descriptors) != 1:
             raise _Refused("a request of no known kind")
@@ -258,13 +273,16 @@ class _Broker:
         """Keepers end by themselves when their connections close; one that hangs is killed."""
         limit = BUSY_LIMIT if self._time_left is None else self._time_left
         deadline = time.monotonic() + limit
-        events = select.poll()
-        events.register(self._woken, select.POLLIN)
-        while self._children and (left := deadline - time.monotonic()) > 0:
-            if events.poll(left * 1000):
-                self._reap()
-        for pid in self._children:
-            os.kill(pid, signal.SIGKILL)
+        try:
+            events = select.poll()
+            events.register(self._woken, select.POLLIN)
+            while self._children and (left := deadline - time.monotonic()) > 0:
+                if events.poll(min(left, _LONGEST_WAIT) * 1000):
+                    self._reap()
+        finally:
+            for pid in self._children:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def _is_stream(descriptor: int) -> bool:
@@ -298,11 +316,11 @@ def _complain(text: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """``MOST-KEEPERS DIRMAKER DIRECTORY NAMES [FILE...]`` are the arguments.
+    """``MOST-KEEPERS MOST-TIME DIRMAKER DIRECTORY NAMES [FILE...]`` are the arguments.
 
-    DIRMAKER is empty where none is, NAMES are separated by commas.
+    MOST-TIME is in seconds, DIRMAKER is empty where none is, NAMES are separated by commas.
     """
-    most_keepers, dirmaker, directory, names, *files = arguments
+    most_keepers, most_time, dirmaker, directory, names, *files = arguments
     # A signal that is sent to all processes of the server is the network process's business.
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
@@ -318,4 +336,4 @@ def main(arguments: list[str]) -> None:
         [os.fsencode(each) for each in names.split(",") if each and "/" not in each],
         [os.fsencode(each) for each in files],
     )
-    _Broker(control, int(most_keepers), named, read).serve()
+    _Broker(control, int(most_keepers), float(most_time), named, read).serve()

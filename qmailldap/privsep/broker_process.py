@@ -52,7 +52,8 @@ class BrokerProcess(ProcessProtocol):
     ``ended`` is called with a line when it ends without having been asked to: nothing that needs
     its rights can be done then. ``dirmaker`` is the program that makes homes, ``control`` the
     directory and ``names`` the files in it that `read_control` reads, ``files`` are certificates,
-    which `read_file` reads one by one; nothing else can be asked for later.
+    which `read_file` reads one by one; nothing else can be asked for later. ``most_time`` are the
+    seconds that `stop` can give the broker.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class BrokerProcess(ProcessProtocol):
         files: Sequence[str | os.PathLike[str]] = (),
         control: str | os.PathLike[str] = "/",
         names: Sequence[str] = (),
+        most_time: float = BUSY_LIMIT,
     ) -> None:
         self._reactor = reactor
         # It has a working directory of its own. (With "..", that of a link is another's parent.)
@@ -71,7 +73,7 @@ class BrokerProcess(ProcessProtocol):
         self._files = [os.path.abspath(each) for each in files]
         self._count = len(names) + len(self._files)
         self._arguments = [
-            *(str(most_keepers), dirmaker or "", directory, ",".join(names)),
+            *(str(most_keepers), str(most_time), dirmaker or "", directory, ",".join(names)),
             *self._files,
         ]
         self._retaking: IDelayedCall | None = None

@@ -1,5 +1,8 @@
 """Certificates are renewed while the server runs: their files are looked at now and then.
 
+The first look is at the start: what the server was started with may have been read long before, as
+it is for a worker that takes the place of another.
+
 Who tells the server to read its files again has all of them read, by others; they tell here.
 """
 
@@ -79,7 +82,7 @@ class CertificateWatch:
     def start(self) -> None:
         self._running = True
         self._warn()
-        self._next = self._clock.callLater(self._interval, self._poll)
+        self._poll()
 
     def stop(self) -> None:
         """What is being read by now changes nothing any more."""

@@ -16,14 +16,17 @@ from twisted.internet.threads import deferToThread
 from .certificates import write_certificate
 from .hosts import require_root
 from .load import Load
+from .members import ScriptedMember
 from .ports import HOST
 from .processes import wait_until
+from .scripts import original
 from .site import PASSWORD, SiteTestCase
 from .slapd import SERVICE_PASSWORD
 from .users import Owner
 
 VMAIL: Owner = (20501, 20502)
 USERS = ("ann", "bob", "cleo")
+ELSEWHERE = "mail2.example.org"
 LIMIT = 20.0
 
 MAKES_HOMES = """\
@@ -92,8 +95,13 @@ class ReloadTestCase(SiteTestCase):
 class UnderLoadTests(ReloadTestCase):
     async def test_nobody_is_refused_while_servers_limits_and_routes_change(self) -> None:
         mailboxes = {user: self.user(user) for user in USERS}
+        self.user("far", mailHost=ELSEWHERE)
+        members = [ScriptedMember(original("far", PASSWORD)) for _ in range(2)]
+        for member in members:
+            self.addCleanup(member.close)
         first, second = self.new_slapd("first"), self.new_slapd("second")
-        self.server = self.new_server(first.address)
+        cluster = {"ldapcluster": "1", "me": "mail1.example.org"}
+        self.server = self.new_server(first.address, control=cluster)
         await self.together(first.start(), second.start(), self.server.start())
         load = Load(self.server.port, mailboxes, PASSWORD)
         load.start()
@@ -105,9 +113,15 @@ class UnderLoadTests(ReloadTestCase):
                 ldapserver=(first, second)[turn % 2 == 0].address,
                 pop3limits=f"sessions:{50 + turn}\nguesses:0\nguesses-per-login:0",
                 pop3trusted=f"192.0.2.{turn + 1}",
+                pop3routes=f"{ELSEWHERE}:{members[turn % 2].address}",
             )
             said = await self.reload()
-            self.assertEqual(said, "control loaded changed=ldapserver,pop3trusted,pop3limits")
+            self.assertEqual(
+                said, "control loaded changed=ldapserver,pop3routes,pop3trusted,pop3limits"
+            )
+            self.assertEqual(await self.refusal_of("far"), "accepted")
+            served = [len(member.callers) for member in members]
+            self.assertEqual(served, [turn // 2 + 1, (turn + 1) // 2])
             await load.going(2)
         # Nobody asks the second one any more; it need not even be there.
         await wait_until(lambda: not _open_at(second.log), LIMIT, "the second server is left")
@@ -179,6 +193,8 @@ class BadFileTests(ReloadTestCase):
         self.server = self.new_server(self.slapd.address)
         old = self.certificate(self.server.control / "cert.pem")
         await self.together(self.slapd.start(), self.server.start())
+        # What is read after this is told: no look at the certificate is under way from the start.
+        self.assertEqual(await self.reload(), "control loaded changed=none")
         stays = "control was not loaded, what was in force stays so: "
         self.certificate(self.server.control / "cert.pem")
         self.write(ldaptimeout="99999", me="other.example.org", ldapserver="ldap.invalid")

@@ -216,6 +216,8 @@ class RawBroker:
         log: Path,
         most_keepers: int = 4,
         busy_limit: float = 0.5,
+        most_time: float = 0.5,
+        longest_wait: float = 60.0,
         files: Sequence[Path] = (),
         control: str = "/nonexistent",
         names: Sequence[str] = (),
@@ -226,6 +228,7 @@ class RawBroker:
             "import os, sys; sys.path.append(sys.argv[1])\n"
             "from qmailldap.privsep import broker\n"
             f"broker.BUSY_LIMIT = {busy_limit}\n"
+            f"broker._LONGEST_WAIT = float('{longest_wait}')\n"
             f"os.dup2(int(sys.argv[2]), {CONTROL}); os.close(int(sys.argv[2]))\n"
             "broker.main(sys.argv[3:])\n"
         )
@@ -237,6 +240,7 @@ class RawBroker:
                     PACKAGE,
                     str(theirs.fileno()),
                     str(most_keepers),
+                    str(most_time),
                     "",
                     control,
                     ",".join(names),

@@ -13,12 +13,14 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.maildir.work import Place
+from qmailldap.options import MOST_GRACE
 from qmailldap.privsep import encoding, wire
 from qmailldap.privsep.broker import (
     LOWEST_ID,
     MOST_CHECKS,
     MOST_OF_AN_OWNER,
     MOST_READS,
+    MOST_TIME,
     REQUEST,
 )
 from tests.privsep.support import (
@@ -304,15 +306,39 @@ class EndTests(BrokerTestCase):
         until(lambda: not Path(f"/proc/{stopped}").exists() and not Path(f"/proc/{pid}").exists())
 
     def test_they_have_as_long_as_the_network_process_says(self) -> None:
+        stopped = self.with_broker(busy_limit=10 * TIME_LIMIT, most_time=10 * TIME_LIMIT)
+        self.broker.send(REQUEST.pack(b"e", 50, 0, 0))
+        self.broker.control.close()
+        self.assertEqual(self.broker.process.wait(TIME_LIMIT), 0)
+        until(lambda: not Path(f"/proc/{stopped}").exists())
+
+    def with_broker(self, **limits: float) -> int:
+        """Have another broker, with one keeper, that hangs."""
         self.broker.close()
-        self.broker = RawBroker(self.log, busy_limit=10 * TIME_LIMIT)
+        self.broker = RawBroker(self.log, **limits)  # type: ignore[arg-type]
         self.addCleanup(self.broker.close)
         self.pid = self.broker.process.pid
         _, stopped = self.keeper()
         stop(stopped)
-        self.broker.send(REQUEST.pack(b"e", 50, 0, 0))
+        return stopped
+
+    def test_and_never_longer_than_the_server_was_given_at_its_start(self) -> None:
+        for too_long in (2_147_000_000, 2**32 - 1):
+            stopped = self.with_broker(busy_limit=10 * TIME_LIMIT, most_time=0.05)
+            self.broker.send(REQUEST.pack(b"e", too_long, 0, 0))
+            self.broker.control.close()
+            self.assertEqual(self.broker.process.wait(TIME_LIMIT), 0)
+            until(lambda gone=stopped: not Path(f"/proc/{gone}").exists())  # type: ignore[misc]
+            self.assertEqual(self.log.read_text(), "")
+
+    def test_that_is_no_more_than_a_server_can_be_given(self) -> None:
+        self.assertEqual(MOST_TIME, MOST_GRACE)
+
+    def test_a_fault_of_its_own_leaves_no_child_behind(self) -> None:
+        stopped = self.with_broker(longest_wait=float("-inf"))
         self.broker.control.close()
-        self.assertEqual(self.broker.process.wait(TIME_LIMIT), 0)
+        self.assertEqual(self.broker.process.wait(TIME_LIMIT), 1)
+        self.assertIn("OverflowError", self.log.read_text())
         until(lambda: not Path(f"/proc/{stopped}").exists())
 
     def test_signals_for_all_processes_of_the_server_are_not_its_business(self) -> None:

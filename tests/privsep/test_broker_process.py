@@ -28,6 +28,7 @@ from tests.privsep.support import TIME_LIMIT, children_of, stop
 from tests.root import require_root
 
 ANN, BOB = (20125, 20125), (20126, 20125)
+MOST_TIME = 1.0
 LARGE = b"x" * CHUNK + b"the rest"
 
 
@@ -55,6 +56,7 @@ class BrokerProcessTests(TestCase):
             self.files,
             self.control,
             ("me", "ldapserver", "dirmaker"),
+            MOST_TIME,
         )
         self.broker.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.end()))
@@ -268,6 +270,14 @@ class BrokerProcessTests(TestCase):
         await self.until(lambda: not Path(f"/proc/{keeper}").exists())
         self.assertFalse(self.broker.is_running)
         self.assertEqual([line for line in self.lines if "did not end" in line], [])
+
+    async def test_nor_than_it_was_started_with(self) -> None:
+        await self.keepers.hands(ANN, self.place(ANN)).begin()
+        (keeper,) = children_of(self.pid)
+        stop(keeper)
+        self.keepers.stop()
+        await self.broker.stop(100 * TIME_LIMIT)
+        await self.until(lambda: not Path(f"/proc/{keeper}").exists())
 
     async def test_what_it_complains_of_is_in_the_log_a_line_each(self) -> None:
         self.broker.errReceived(b"half a line, ")

@@ -62,10 +62,34 @@ class WatchTests(SynchronousTestCase):
 
     def test_looks_go_on_at_their_interval(self) -> None:
         self.clock.advance(INTERVAL - 1)
-        self.assertEqual(self.looks, 0)
+        self.assertEqual(self.looks, 1)
         self.clock.pump([1, INTERVAL - 1, 1])
-        self.assertEqual(self.looks, 2)
+        self.assertEqual(self.looks, 3)
         self.assertEqual(self.lines, [])
+
+    def start_again(self) -> None:
+        """With what was read before."""
+        self.watch.stop()
+        self.watch.start()
+        self.addCleanup(self.watch.stop)
+
+    def test_what_was_read_before_the_start_is_not_shown_any_longer_for_it(self) -> None:
+        self.content = self.new.both
+        self.start_again()
+        self.assert_shown(self.new)
+        (line,) = self.lines
+        self.assertTrue(line.startswith("certificate loaded "), line)
+
+    def test_a_file_that_was_being_written_at_the_start_is_not_told(self) -> None:
+        self.content = self.new.both[:-50]
+        self.start_again()
+        self.assert_shown(self.first)
+        self.assertEqual(self.lines, [])
+        self.content = self.new.both
+        self.clock.advance(INTERVAL)
+        self.assert_shown(self.new)
+        (line,) = self.lines
+        self.assertTrue(line.startswith("certificate loaded "), line)
 
     def renew(self, content: bytes) -> None:
         """As whoever has read all files, having been asked to."""
@@ -127,7 +151,7 @@ class WatchTests(SynchronousTestCase):
     def test_files_are_read_once_at_a_time(self) -> None:
         self.content = under_way = Deferred[list[bytes]]()
         self.clock.pump([INTERVAL] * 4)
-        self.assertEqual(self.looks, 1)
+        self.assertEqual(self.looks, 2)
         self.assertEqual(
             self.lines, [f"{KEPT}its files have been read for too long, without an end"]
         )
@@ -152,7 +176,7 @@ class WatchTests(SynchronousTestCase):
         self.clock.advance(INTERVAL)
         self.watch.stop()
         under_way.callback([self.new.both])
-        self.assertEqual((self.looks, self.clock.getDelayedCalls()), (1, []))
+        self.assertEqual((self.looks, self.clock.getDelayedCalls()), (2, []))
         self.assert_shown(self.first)
         self.watch.stop()
 
