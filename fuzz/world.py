@@ -348,8 +348,10 @@ class World:
         self._stops.append((max(late, ends[0] + _LATE), self._present.drain(seconds)))
 
     def _do_kick(self, value: bytes) -> None:
-        sessions = [each.id or "joe" for each in self._present.sessions()]
-        self._present.kick(_one_of(["joe", *sessions], value))
+        sessions = [each.presence().id or "joe" for each in self._present]
+        kicked = self._present.kick(_one_of(["joe", *sessions], value))
+        # So few are looked at in one go.
+        assert Deferred.fromCoroutine(kicked).called
 
 
 _V2 = b"\r\n\r\n\0\r\nQUIT\n"

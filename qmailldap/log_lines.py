@@ -436,12 +436,31 @@ LINES: tuple[Line, ...] = (
         means="after SIGHUP: control files and certificates were read, and are in force",
     ),
     Line(
+        format="control waits: logins under way ask {count} earlier states",
+        level="warn",
+        bits=_W,
+        means="after SIGHUP, not the first in a short time: logins that began before those ask what"
+        " was in force then; the files are read when some of them are over, in a server of one"
+        " process; a worker waits for 20 seconds",
+        todo="find out why logins take so long: a directory server that is slow, most likely",
+        fields={"count": "how many states of the control files are waited for at the most"},
+    ),
+    Line(
         format="control was not loaded, what was in force stays so: {why}",
         level="error",
         bits=_E,
         means="after SIGHUP: something cannot be used; nothing was changed",
         todo="mend the file that is named, and send SIGHUP again",
         fields={"why": "the file, the line and what is wrong with it"},
+    ),
+    Line(
+        format="control is not read before a worker serves: none does now",
+        level="warn",
+        bits=_W,
+        means="after SIGHUP: what workers begin with is what was in force; files are read when one"
+        " has begun",
+        todo="nothing, at a start; where no worker comes to serve, see their last lines, and start"
+        " the server anew",
     ),
     Line(
         format="control was not loaded",
@@ -677,6 +696,14 @@ LINES: tuple[Line, ...] = (
         means="under systemd: not all is alive; if that lasts, systemd ends the server",
         todo="see which worker it is, and what it does; often a file system hangs",
         fields={"fault": "who does not answer"},
+    ),
+    Line(
+        format="watchdog a look at the server failed",
+        level="critical",
+        bits=_E,
+        means="under systemd: a fault of this program; systemd is not told how the server does, and"
+        " ends it if that lasts",
+        todo=_REPORT,
     ),
     Line(
         format="watchdog the service manager cannot be told: {error}",

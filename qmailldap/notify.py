@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ from sdnotify import SystemdNotifier
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
 from qmailldap.loglevel import Log
 
@@ -72,6 +74,8 @@ class Notifications(Service):
         self._is_ready = self._is_loading = self._is_stopping = False
         self._status = ""
         self._fault = ""
+        # What could not be done for a fault of ours, and the fault.
+        self._failures: dict[str, str] = {}
         self._complained = False
         self._calls: list[LoopingCall] = []
 
@@ -81,7 +85,8 @@ class Notifications(Service):
             return
         # First of all that is done at the end, and not when its turn comes among services.
         self._reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
-        self._subject.ready().addCallback(lambda _: self._ready())
+        ready = self._subject.ready().addCallback(lambda _: self._ready())
+        ready.addErrback(partial(self._failed, "ready"))
 
     def stopService(self) -> None:
         super().stopService()
@@ -106,8 +111,7 @@ class Notifications(Service):
         if not self.running or self._is_stopping:
             return
         self._is_ready = True
-        self._status = self._subject.status()
-        self._tell("READY=1", f"STATUS={self._status}")
+        self._tell("READY=1", *self._new_status())
         if self._is_loading:
             self.reloading()
         self._repeat(STATUS_PERIOD, self._tell_status)
@@ -119,25 +123,51 @@ class Notifications(Service):
     def _repeat(self, period: float, call: Callable[[], object]) -> None:
         repeated = LoopingCall(call)
         repeated.clock = self._reactor
-        repeated.start(period, now=False)
+        repeated.start(period, now=False).addErrback(partial(self._failed, "repeat"))
         self._calls.append(repeated)
 
     def _tell_status(self) -> None:
-        status = self._subject.status()
-        if status != self._status:
-            self._status = status
-            self._tell(f"STATUS={status}")
+        changed = self._new_status()
+        if changed:
+            self._tell(*changed)
+
+    def _new_status(self) -> list[str]:
+        """As a variable, if it is another than was told."""
+        try:
+            status = self._subject.status()
+        except Exception:
+            # Raised, it would be the last time that anybody asks.
+            self._failed("status", Failure())
+            return []
+        self._failures.pop("status", None)
+        if status == self._status:
+            return []
+        self._status = status
+        return [f"STATUS={status}"]
 
     def _ping(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._look_and_ping())
 
     async def _look_and_ping(self) -> None:
-        fault = await self._subject.alive(self._watchdog / _PINGS)
+        try:
+            fault = await self._subject.alive(self._watchdog / _PINGS)
+        except Exception:
+            # Nobody knows: it is told nothing for now.
+            self._failed("alive", Failure())
+            return
+        self._failures.pop("alive", None)
         if not fault:
             self._tell("WATCHDOG=1")
         elif fault != self._fault:
             _log.error("watchdog is told nothing for now: {fault}", fault=fault)
         self._fault = fault
+
+    def _failed(self, what: str, failure: Failure) -> None:
+        """A fault of ours, told once as long as it is the same."""
+        fault = failure.getErrorMessage()
+        if self._failures.get(what) != fault:
+            self._failures[what] = fault
+            _log.failure("watchdog a look at the server failed", failure)
 
     def _stopping(self) -> None:
         self._is_stopping = True

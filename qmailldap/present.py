@@ -6,17 +6,19 @@ ask, and the order of the end: who is idle is told at once, who is at work may e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 
 from qmailldap.loglevel import Log
 from qmailldap.printable import escaped
 
-__all__ = ["QUIET", "Entry", "Presence", "Present", "name_of"]
+__all__ = ["QUIET", "Entry", "Kicked", "Presence", "Present", "name_of"]
 
 QUIET = 1.0
 """Seconds without a word after which nobody waits for another: a program that is in the middle of
@@ -28,8 +30,8 @@ _PATIENT = 0.5
 _PAUSE = 0.25
 """Seconds between two looks at those who are left."""
 
-_AT_ONCE = 200
-"""Sessions that are ended in one go; others have their turn before the next."""
+_AT_ONCE = 100
+"""Sessions that are looked at, or ended, in one go; others have their turn before the next."""
 
 _LAST_WORDS = 0.1
 """Seconds in which what is written at the very end is to get out."""
@@ -71,8 +73,11 @@ class Entry(Protocol):
     def presence(self) -> Presence:
         """What it is at the moment."""
 
-    def kick(self) -> None:
-        """End it for somebody: with a line when it is idle, else cut off; but no update."""
+    def kick(self) -> bool:
+        """End it for somebody: with a line when it is idle, else cut off.
+
+        Says whether it did: not while it is updating, which goes on, and ends it.
+        """
 
     def stop(self, quiet: float) -> None:
         """End it with a line if nothing is under way and nothing was heard for so many seconds.
@@ -87,12 +92,23 @@ class Entry(Protocol):
         """
 
 
+@attrs.frozen
+class Kicked:
+    """How many sessions were ended, and how many are ``updating`` and end by themselves."""
+
+    ended: int
+    updating: int
+
+
 class Present:
     """The sessions of one process; each enters itself, and leaves."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._entries: dict[Entry, None] = {}
+        # Each by the number with which it came, in their order, and the member that serves it.
+        self._entries: dict[Entry, tuple[int, str]] = {}
+        self._last = 0
+        self._by_member: Counter[str] = Counter()
         # Those who wait for the end, and for whom it has still to be said in this round.
         self._waiting: list[Deferred[None]] = []
         self._round: list[Entry] = []
@@ -105,32 +121,60 @@ class Present:
         """Those who are there now, whoever comes or goes meanwhile."""
         return iter([*self._entries])
 
-    def enter(self, entry: Entry) -> None:
-        self._entries[entry] = None
+    def enter(self, entry: Entry, member: str = "") -> None:
+        """``member`` is the machine that it was forwarded to, as in its `Presence`."""
+        self._last += 1
+        self._entries[entry] = self._last, member
+        if member:
+            self._by_member[member] += 1
 
     def leave(self, entry: Entry) -> None:
         """Harmless when said twice."""
-        self._entries.pop(entry, None)
+        _, member = self._entries.pop(entry, (0, ""))
+        if member:
+            self._by_member[member] -= 1
+            if not self._by_member[member]:
+                del self._by_member[member]
         if self._draining and not self._entries:
             # Not from within: whoever leaves has more to do.
             self._look_in(0)
 
-    def sessions(self) -> list[Presence]:
-        """All of them, those that are on for longest first."""
-        return sorted((each.presence() for each in self), key=lambda each: each.since)
+    @property
+    def by_member(self) -> Mapping[str, int]:
+        """How many are forwarded to each machine, of those to which any are."""
+        return self._by_member
 
-    def kick(self, who: str) -> int:
-        """End the session of that id, or those of that user; gives how many these are."""
-        if not who:
-            # All who have not logged in are called that.
-            return 0
-        kicked = 0
-        for entry in self:
+    async def visit(self, look: Callable[[Entry], object]) -> None:
+        """Have ``look`` called with everyone, in the order in which they came, some at a time.
+
+        Also with who comes before all were looked at, but not with who has left by then. A session
+        that is forwarded meanwhile is another, and may be seen as both.
+        """
+        seen = looked_at = 0
+        while come := [
+            (entry, number) for entry, (number, _) in self._entries.items() if number > seen
+        ]:
+            seen = come[-1][1]
+            for entry, _ in come:
+                if entry in self._entries:
+                    look(entry)
+                looked_at += 1
+                if not looked_at % _AT_ONCE:
+                    await deferLater(self._clock, 0)
+
+    async def kick(self, who: str) -> Kicked:
+        """End the session of that id, or those of that user."""
+        told: list[bool] = []
+
+        def look(entry: Entry) -> None:
             presence = entry.presence()
             if who in (presence.id, presence.user):
-                entry.kick()
-                kicked += 1
-        return kicked
+                told.append(entry.kick())
+
+        # All who have not logged in are called nothing.
+        if who:
+            await self.visit(look)
+        return Kicked(sum(told), len(told) - sum(told))
 
     def drain(self, seconds: float) -> Deferred[None]:
         """End all sessions in order; fires when nobody is left, after ``seconds`` at the latest.

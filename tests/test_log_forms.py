@@ -175,11 +175,11 @@ class OthersTests(FormTestCase):
     """Lines that the package has not made."""
 
     def test_a_line_of_twisted_has_its_text(self) -> None:
-        self.theirs.info("{x} starting on {y!r}", x="a", y=object)
+        self.theirs.info("{x} starting on {y!r}", x="a", y="b")
         self.assertEqual(
             self.json_of(self.last()) | {"time": ""},
             {"time": "", "level": "info", "source": "twisted.x",
-             "text": "a starting on <class 'object'>"},
+             "text": "a starting on 'b'"},
         )  # fmt: skip
 
     def test_so_has_one_of_its_older_loggers(self) -> None:

@@ -28,6 +28,7 @@ class NotificationsTests(SynchronousTestCase):
         self.ready: Deferred[None] = Deferred()
         self.fault = ""
         self.sessions = 0
+        self.is_broken = False
         self.asked: list[float] = []
 
     def started(self, **variables: str) -> Notifications:
@@ -43,12 +44,12 @@ class NotificationsTests(SynchronousTestCase):
     def subject(self) -> Subject:
         async def alive(limit: float) -> str:
             self.asked.append(limit)
-            return self.fault
+            return self.fault if not self.is_broken else str(1 / 0)
 
         return Subject(
             ready=lambda: self.ready,
             alive=alive,
-            status=lambda: f"{self.sessions} sessions",
+            status=lambda: f"{self.sessions / (not self.is_broken):.0f} sessions",
             grace=10,
         )
 
@@ -113,6 +114,30 @@ class NotificationsTests(SynchronousTestCase):
         self.reactor.advance(2)
         self.assertIn(["WATCHDOG=1"], self.told())
         self.assertEqual({*self.asked}, {2.0})
+
+    def test_a_fault_of_ours_is_logged_once_and_does_not_end_it(self) -> None:
+        self.started(WATCHDOG_USEC="6000000")
+        self.is_broken = True
+        self.ready.callback(None)
+        self.reactor.pump([2] * 15)
+        # It is ready nevertheless; but whether all live, nobody knows.
+        self.assertEqual(self.told(), [["READY=1"], ["WATCHDOG=1"]])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        self.is_broken = False
+        self.reactor.pump([2] * 5)
+        told = self.told()
+        self.assertEqual(told.count(["STATUS=0 sessions"]), 1)
+        self.assertEqual(told.count(["WATCHDOG=1"]), 5)
+        self.is_broken = True
+        self.reactor.pump([2] * 15)
+        self.assertEqual(self.told(), [])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_a_start_that_fails_is_logged(self) -> None:
+        self.started()
+        self.ready.errback(ZeroDivisionError())
+        self.assertEqual(self.told(), [])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_a_watchdog_of_another_process_is_not_ours(self) -> None:
         for variables in (

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.present import QUIET, Presence, Present, name_of
+from qmailldap.present import QUIET, Kicked, Presence, Present, name_of
 from tests.loglevels import logged_lines
 
 
 class Entry:
     """Leaves when ``leaves`` is told to it: "stop" or "cut off". ``told`` is all that it was."""
 
-    def __init__(self, present: Present, leaves: str = "", **facts: object) -> None:
+    def __init__(
+        self, present: Present, leaves: str = "", *, member: str = "", **facts: object
+    ) -> None:
         self.present = present
         self.leaves = leaves
+        self.is_updating = False
         self.facts = facts
         self.told: list[object] = []
-        present.enter(self)
+        present.enter(self, member)
 
     def presence(self) -> Presence:
         return Presence(**self.facts)  # type: ignore[arg-type]
 
-    def kick(self) -> None:
+    def kick(self) -> bool:
         self._hear("kick")
+        return not self.is_updating
 
     def stop(self, quiet: float) -> None:
         self._hear("stop", quiet)
@@ -59,10 +65,16 @@ class ListTests(PresentTestCase):
         self.present.leave(one)
         self.assertEqual([*self.present], [two])
 
-    def test_those_who_are_on_for_longest_come_first(self) -> None:
-        for since in (20.0, 10.0, 30.0):
-            Entry(self.present, since=since)
-        self.assertEqual([each.since for each in self.present.sessions()], [10.0, 20.0, 30.0])
+    def test_those_with_members_are_counted_by_machine_as_they_come_and_go(self) -> None:
+        here = Entry(self.present)
+        first, *others = (Entry(self.present, member=each) for each in ("a:110", "b:110", "a:110"))
+        self.assertEqual(self.present.by_member, {"a:110": 2, "b:110": 1})
+        for each in (first, first, here):
+            self.present.leave(each)
+        self.assertEqual(self.present.by_member, {"a:110": 1, "b:110": 1})
+        for each in others:
+            self.present.leave(each)
+        self.assertEqual(self.present.by_member, {})
 
     def test_somebody_may_leave_while_all_are_looked_at(self) -> None:
         for _ in range(3):
@@ -72,18 +84,67 @@ class ListTests(PresentTestCase):
         self.assertEqual([*self.present], [])
 
 
+class VisitTests(PresentTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.seen: list[object] = []
+
+    def visit(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.present.visit(self.seen.append))
+
+    def test_a_few_are_seen_at_once(self) -> None:
+        entries = [Entry(self.present) for _ in range(3)]
+        self.successResultOf(self.visit())
+        self.assertEqual(self.seen, entries)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_of_a_crowd_some_are_seen_at_a_time(self) -> None:
+        crowd = [Entry(self.present) for _ in range(1000)]
+        turns, call_later = [], self.clock.callLater
+
+        def later(*call: Any) -> Any:
+            turns.append(len(self.seen))
+            return call_later(*call)
+
+        self.patch(self.clock, "callLater", later)
+        visit = self.visit()
+        self.assertEqual(turns, [100])
+        self.clock.advance(0)
+        self.successResultOf(visit)
+        self.assertEqual(turns, [*range(100, 1001, 100)])
+        self.assertEqual(self.seen, crowd)
+
+    def test_who_comes_meanwhile_is_seen_and_who_leaves_is_not(self) -> None:
+        crowd = [Entry(self.present) for _ in range(300)]
+        visit = self.visit()
+        late = Entry(self.present)
+        self.present.leave(crowd[0])
+        self.present.leave(crowd[250])
+        self.clock.advance(0)
+        self.successResultOf(visit)
+        self.assertEqual(self.seen, [*crowd[:250], *crowd[251:], late])
+
+
 class KickTests(PresentTestCase):
+    def kick(self, who: str) -> Kicked:
+        return self.successResultOf(Deferred.fromCoroutine(self.present.kick(who)))
+
     def test_one_is_kicked_by_its_id(self) -> None:
         one, two = Entry(self.present, id="S1", user="joe"), Entry(self.present, id="S2")
-        self.assertEqual(self.present.kick("S1"), 1)
+        self.assertEqual(self.kick("S1"), Kicked(1, 0))
         self.assertEqual((one.told, two.told), (["kick"], []))
 
     def test_all_of_a_user_are_kicked(self) -> None:
         of_joe = [Entry(self.present, "kick", id=f"S{each}", user="joe") for each in range(3)]
         of_ann = Entry(self.present, id="S9", user="ann")
-        self.assertEqual(self.present.kick("joe"), 3)
+        self.assertEqual(self.kick("joe"), Kicked(3, 0))
         self.assertEqual([each.told for each in of_joe], [["kick"]] * 3)
         self.assertEqual(of_ann.told, [])
+
+    def test_one_that_is_updating_is_none_that_was_ended(self) -> None:
+        Entry(self.present, "kick", user="joe")
+        Entry(self.present, user="joe").is_updating = True
+        self.assertEqual(self.kick("joe"), Kicked(1, 1))
 
     def test_a_name_is_as_it_was_given_but_for_what_cannot_be_shown(self) -> None:
         self.assertEqual(name_of(b"ann b"), "ann b")
@@ -92,8 +153,8 @@ class KickTests(PresentTestCase):
 
     def test_nobody_is_called_nothing(self) -> None:
         waiting = Entry(self.present, user="")
-        self.assertEqual(self.present.kick(""), 0)
-        self.assertEqual(self.present.kick("joe"), 0)
+        self.assertEqual(self.kick(""), Kicked(0, 0))
+        self.assertEqual(self.kick("joe"), Kicked(0, 0))
         self.assertEqual(waiting.told, [])
 
 
@@ -176,7 +237,7 @@ class DrainTests(PresentTestCase):
     def test_a_crowd_is_told_some_at_a_time(self) -> None:
         crowd = [Entry(self.present, "stop") for _ in range(1000)]
         gone = self.drain(8)
-        self.assertEqual(sum(bool(each.told) for each in crowd), 200)
+        self.assertEqual(sum(bool(each.told) for each in crowd), 100)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.clock.advance(0)
         self.successResultOf(gone)

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from qmailldap.admin.path import check_path
+from qmailldap.printable import printable
 
 __all__ = ["ANSWER_LIMIT", "DEFAULT_PATH", "MOST_ANSWER", "NoServer", "ask", "default_path"]
 
@@ -47,9 +48,9 @@ def ask(path: str, question: str, argument: dict[str, Any] | None = None) -> Any
         raise NoServer(f"{path}: {error}") from None
     if not isinstance(answer, dict) or "answer" not in answer:
         problem = answer.get("error") if isinstance(answer, dict) else None
-        raise NoServer(
-            f"{path}: {problem if isinstance(problem, str) else 'no answer of a server'}"
-        )
+        # Whoever made the socket may say anything, and this is for a terminal.
+        said = printable(problem.encode("utf-8", "replace")) if isinstance(problem, str) else ""
+        raise NoServer(f"{path}: {said or 'no answer of a server'}")
     return answer["answer"]
 
 

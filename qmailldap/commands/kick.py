@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from qmailldap.commands.server import NO_SERVER, add_admin_option, ask_server
@@ -20,8 +21,8 @@ def add_to(commands: Any) -> None:
         help="end sessions",
         description="End the session of that id, or all sessions of that user. No message is"
         " deleted, and whoever is kicked may come again.",
-        epilog=f"The exit code is 0 where some were ended, {NOBODY} where there were none,"
-        f" {NO_SERVER} where no server answers.",
+        epilog="The exit code is 0 where some were ended, or are updating and end by themselves,"
+        f" {NOBODY} where there were none, {NO_SERVER} where no server answers.",
     )
     add_admin_option(parser)
     parser.add_argument("who", metavar="USER|SESSION", help="as qmailldap sessions shows them")
@@ -29,6 +30,15 @@ def add_to(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    ended = ask_server(options, "kick", {"who": options.who})
+    answer = ask_server(options, "kick", {"who": options.who})
+    try:
+        ended, updating = int(answer["ended"]), int(answer["updating"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        print("qmailldap kick: the answer is none of this version", file=sys.stderr)
+        return NO_SERVER
     print(f"{ended} session{'' if ended == 1 else 's'} ended")
-    return 0 if ended else NOBODY
+    if updating == 1:
+        print("1 session is updating its mailbox, and ends by itself")
+    elif updating:
+        print(f"{updating} sessions are updating their mailboxes, and end by themselves")
+    return 0 if ended or updating else NOBODY

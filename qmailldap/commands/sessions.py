@@ -35,7 +35,7 @@ def add_to(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    told = Told.from_json(ask_server(options, "sessions", {"user": options.user}))
+    told = Told.of(ask_server(options, "sessions", {"user": options.user}))
     shown = [each for each in told.sessions if options.kind in (None, each["kind"])]
     write((as_json if options.json else as_text)(shown, told.more))
     return 0

@@ -65,7 +65,11 @@ class History:
     def _begin(self, number: int) -> Row:
         if self._minutes:
             last = next(reversed(self._minutes))
-            if number < last:
+            if number <= last - LAST_MINUTES:
+                # The clock was wrong by far, and nothing was when it said.
+                self._minutes.clear()
+                last = number
+            elif number < last:
                 # The clock was set back: time goes on where it was.
                 return self._minutes[last]
             # Sessions that stayed on were there in the minutes between, too.

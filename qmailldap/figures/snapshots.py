@@ -30,7 +30,7 @@ Histogram = tuple[list[int], int]
 """The counts of the buckets, each alone, and the sum in microseconds."""
 
 _MOST = 2**63
-"""Below it a count is believed."""
+"""Below it a count, or a level, is believed."""
 
 _MOST_SERIES = 10_000
 _LONGEST_LABEL = 256
@@ -77,8 +77,7 @@ class Snapshot:
             _require(len(counts) == len(figure(name).buckets) + 1, "has other buckets")
             histograms[series] = [_count(each) for each in counts], _count(total)
         for name, labels, value in _rows(told, "gauges", 3):
-            _require(isinstance(value, int | float), "has a gauge that is no number")
-            gauges[_series(name, labels, Kind.GAUGE)] = value
+            gauges[_series(name, labels, Kind.GAUGE)] = _level(value)
         history = [[_count(each) for each in row] for row in _rows(told, "history", 4)]
         return cls(counters, histograms, gauges, history)
 
@@ -227,6 +226,14 @@ def _series(name: Any, labels: Any, kind: Kind) -> Series:
 def _count(count: Any) -> int:
     _require(type(count) is int and 0 <= count < _MOST, "has a count that is none")
     return int(count)
+
+
+def _level(value: Any) -> float:
+    """Of a gauge. NaN is below nothing, and what is not finite cannot be shown as a count."""
+    _require(
+        type(value) in (int, float) and abs(value) < _MOST, "has a gauge that is no such number"
+    )
+    return value  # type: ignore[no-any-return]  # looked at above
 
 
 def _require(is_so: object, otherwise: str) -> None:

@@ -227,8 +227,9 @@ class _Proxied(protocol.Protocol):
         host = str(getattr(self.transport.getPeer(), "host", None) or "local")
         return Presence(host=printable(host.encode("utf-8", "replace")), since=self._since)
 
-    def kick(self) -> None:
+    def kick(self) -> bool:
         self.abortConnection()
+        return True
 
     def stop(self, quiet: float) -> None:
         """Without a word: who is there is not known, nor whether they expect TLS."""

@@ -359,7 +359,7 @@ class Authorization(Conversation):
         self._ended = "forwarded"
         self.setTimeout(None)
         self._flow.leave()
-        present.enter(entry)
+        present.enter(entry, session.member)
         present.leave(self)
         self.hand_over(joined)
 

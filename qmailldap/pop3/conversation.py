@@ -244,13 +244,14 @@ class Conversation(pop3.POP3):
     def presence(self) -> Presence:
         raise NotImplementedError
 
-    def kick(self) -> None:
+    def kick(self) -> bool:
         if self._is_updating():
-            return
+            return False
         if self._ended or self._is_under_way():
             self._cut_off(KICKED.end)
         else:
             self._say_farewell(KICKED)
+        return True
 
     def stop(self, quiet: float) -> None:
         if self._ended:

@@ -39,11 +39,12 @@ class Forwarded:
             member=forwarded.member,
         )
 
-    def kick(self) -> None:
+    def kick(self) -> bool:
         if self._is_idle():
             self._end(KICKED)
         else:
             self._forwarded.end(KICKED.end, b"")
+        return True
 
     def stop(self, quiet: float) -> None:
         if not quiet:

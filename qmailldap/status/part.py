@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterator
 
 import attrs
 
 from qmailldap.directory import Directory
 from qmailldap.figures.latest import Latest
 from qmailldap.forward import Forwarder
+from qmailldap.forward.machines import MachineState
 from qmailldap.present import Present
 from qmailldap.printable import printable
 from qmailldap.status.state import MOST_PLACES, Part, Place, Refused
@@ -59,15 +60,22 @@ class Standing:
 
     def _members(self) -> tuple[Place, ...]:
         """Those with sessions first, then those that are down."""
-        sessions = Counter(
-            each.member for each in self.present.sessions() if each.kind == "forwarded"
+        sessions = self.present.by_member
+
+        def place_in_line(machine: MachineState) -> tuple[int, bool, str]:
+            return -sessions.get(machine.where, 0), machine.up, machine.where
+
+        return tuple(
+            _place(each.where, each.up, each.last_failure, sessions=sessions.get(each.where, 0))
+            for each in heapq.nsmallest(MOST_PLACES, self._machines(), place_in_line)
         )
-        places = [
-            _place(each.where, each.up, each.last_failure, sessions=sessions[each.where])
-            for each in self.forwarder().machines.known()
-        ]
-        places.sort(key=lambda each: (-each.sessions, each.up, each.name))
-        return tuple(places[:MOST_PLACES])
+
+    def _machines(self) -> Iterator[MachineState]:
+        """Those that new sessions may go to, and those where sessions are from before a reload."""
+        known = self.forwarder().machines.known()
+        yield from known
+        for where in self.present.by_member.keys() - {each.where for each in known}:
+            yield MachineState(where, True, None)
 
 
 def _place(

@@ -34,6 +34,8 @@ MOST_PLACES = 100
 
 _LONGEST = 300
 _LARGEST = 1e15
+_LATEST = 1e11
+"""Seconds since the epoch: in a year that can be shown."""
 
 _AVERAGED = 6
 """Minutes, the one under way included, over which logins are averaged."""
@@ -65,8 +67,18 @@ def _number(value: Any) -> float:
     return value  # type: ignore[no-any-return]  # looked at above
 
 
-def _time(value: Any) -> float | None:
+def _seconds(value: Any) -> float | None:
     return None if value is None else _number(value)
+
+
+def _moment(value: Any) -> float:
+    if not 0 <= _number(value) < _LATEST:
+        raise ValueError(f"{value!r:.40} is no time")
+    return value  # type: ignore[no-any-return]  # looked at above
+
+
+def _moment_if_any(value: Any) -> float | None:
+    return None if value is None else _moment(value)
 
 
 def _whole(value: Any) -> int:
@@ -104,8 +116,8 @@ class Place:
 
     name: str = attrs.field(converter=plain)
     up: bool = attrs.field(converter=_flag)
-    latency: float | None = attrs.field(default=None, converter=_time)
-    failed: float | None = attrs.field(default=None, converter=_time)
+    latency: float | None = attrs.field(default=None, converter=_seconds)
+    failed: float | None = attrs.field(default=None, converter=_moment_if_any)
     why: str = attrs.field(default="", converter=plain)
     sessions: int = attrs.field(default=0, converter=_whole)
 
@@ -114,7 +126,7 @@ class Place:
 class Refused:
     """A login, or a connection, that was refused; ``user`` is empty unless names are wanted."""
 
-    time: float = attrs.field(converter=_number)
+    time: float = attrs.field(converter=_moment)
     reason: str = attrs.field(converter=plain)
     peer: str = attrs.field(converter=plain)
     user: str = attrs.field(default="", converter=plain)
@@ -129,8 +141,8 @@ class Part:
     """
 
     worker: int = attrs.field(converter=_whole)
-    started: float = attrs.field(converter=_number)
-    loaded: float = attrs.field(converter=_number)
+    started: float = attrs.field(converter=_moment)
+    loaded: float = attrs.field(converter=_moment)
     servers: tuple[Place, ...] = attrs.field(default=(), converter=_places)
     members: tuple[Place, ...] = attrs.field(default=(), converter=_places)
     refusals: tuple[Refused, ...] = attrs.field(default=(), converter=_refusals)
@@ -153,13 +165,13 @@ class Part:
 class Places:
     """A directory server or a machine as all processes see it: ``up`` in so many ``of`` them."""
 
-    name: str
-    up: int
-    of: int
-    latency: float | None
-    failed: float | None
-    why: str
-    sessions: int
+    name: str = attrs.field(converter=plain)
+    up: int = attrs.field(converter=_whole)
+    of: int = attrs.field(converter=_whole)
+    latency: float | None = attrs.field(converter=_seconds)
+    failed: float | None = attrs.field(converter=_moment_if_any)
+    why: str = attrs.field(converter=plain)
+    sessions: int = attrs.field(converter=_whole)
 
     @property
     def word(self) -> str:

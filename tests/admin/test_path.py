@@ -8,10 +8,12 @@ import socket
 import stat
 import tempfile
 
+from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.admin import path as path_module
 from qmailldap.admin.path import LONGEST_PATH, PathTaken, PrivateSocket, bind_private, check_path
+from qmailldap.options import Options
 
 
 class PathTests(SynchronousTestCase):
@@ -114,3 +116,8 @@ class PathTests(SynchronousTestCase):
         longest = os.path.join(self.directory, "a" * (LONGEST_PATH - len(self.directory) - 1))
         bound = bind_private(longest)
         bound.socket.close()
+
+    def test_one_that_is_too_long_is_said_before_anything_starts(self) -> None:
+        with self.assertRaises(UsageError) as caught:
+            Options().parseOptions(["--admin", "/tmp/" + "a" * (LONGEST_PATH - 4)])
+        self.assertRegex(str(caught.exception), "--admin /tmp/a+: .*107 octets at most")

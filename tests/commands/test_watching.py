@@ -16,8 +16,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from qmailldap.admin import client
+from qmailldap.admin.sessions import Telling
 from qmailldap.commands import main
 from qmailldap.commands.sessions import as_text
+from qmailldap.present import Presence
 from tests.status.support import refused, state
 
 _SESSION = {
@@ -31,6 +33,12 @@ _SESSION = {
     "tls": "no",
     "member": "",
 }
+
+
+def _told(session: dict[str, Any]) -> Any:
+    telling = Telling()
+    telling.add(Presence(**session))
+    return telling.to_json()
 
 
 class CommandsTests(SynchronousTestCase):
@@ -82,20 +90,34 @@ class CommandsTests(SynchronousTestCase):
         self.assertEqual(lines[3], "and 4 more")
 
     def test_sessions_are_asked_of_the_server(self) -> None:
-        answer = {"answer": {"sessions": [_SESSION], "more": 0}}
+        answer = {"answer": [_told(_SESSION)]}
         code, output, _ = self.run_with(answer, "sessions", "--json", "--user", "joe")
         self.assertEqual((code, json.loads(output)["sessions"]), (0, [_SESSION]))
         self.assertEqual(self.asked, [{"ask": "sessions", "user": "joe"}])
 
     def test_only_those_of_a_kind_are_shown(self) -> None:
-        answer = {"answer": {"sessions": [_SESSION], "more": 0}}
+        answer = {"answer": [_told(_SESSION)]}
         _, output, _ = self.run_with(answer, "sessions", "--kind", "waiting")
         self.assertEqual(len(output.splitlines()), 1)
 
     def test_the_exit_code_tells_whether_anybody_was_kicked(self) -> None:
-        self.assertEqual(self.run_with({"answer": 1}, "kick", "joe"), (0, "1 session ended\n", ""))
-        os.unlink(self.path)
-        self.assertEqual(self.run_with({"answer": 0}, "kick", "joe"), (1, "0 sessions ended\n", ""))
+        one = "1 session is updating its mailbox, and ends by itself\n"
+        several = "2 sessions are updating their mailboxes, and end by themselves\n"
+        for ended, updating, expected in (
+            (1, 0, (0, "1 session ended\n", "")),
+            (0, 0, (1, "0 sessions ended\n", "")),
+            (0, 1, (0, f"0 sessions ended\n{one}", "")),
+            (3, 2, (0, f"3 sessions ended\n{several}", "")),
+        ):
+            told = {"answer": {"ended": ended, "updating": updating}}
+            self.assertEqual(self.run_with(told, "kick", "joe"), expected)
+            os.unlink(self.path)
+
+    def test_an_answer_of_another_version_is_no_answer(self) -> None:
+        self.assertEqual(
+            self.run_with({"answer": 1}, "kick", "joe"),
+            (111, "", "qmailldap kick: the answer is none of this version\n"),
+        )
 
     def test_the_status_is_shown_as_text_and_as_json(self) -> None:
         told = {"answer": state(refusals=(refused(user="jane"),)).to_json()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -57,9 +58,27 @@ class HistoryTests(SynchronousTestCase):
 
     def test_a_clock_that_is_set_back_goes_on_where_it_was(self) -> None:
         self.history.login()
+        before = self.minutes()[-1]
         self.clock.rightNow -= 600
         self.history.login()
-        self.assertEqual(sum(row[1] for row in self.tally.snapshot()["history"]), 2)
+        self.assertEqual(self.minutes()[-1].logins, 0)
+        # What was counted meanwhile is in the last minute that there was.
+        self.clock.advance(600)
+        self.assertEqual(self.minutes()[-1], attrs.evolve(before, logins=2))
+        self.clock.advance(60)
+        self.history.login()
+        self.assertEqual([each.logins for each in self.minutes()[-3:]], [0, 2, 1])
+
+    def test_a_clock_that_was_wrong_by_far_begins_anew(self) -> None:
+        self.history.login()
+        self.history.sessions(3)
+        self.clock.rightNow -= 86_400
+        self.history.login()
+        self.clock.advance(60)
+        self.history.login()
+        minutes = self.minutes()
+        self.assertEqual([each.logins for each in minutes[-3:]], [0, 1, 1])
+        self.assertEqual([each.sessions for each in minutes[-3:]], [0, 3, 3])
 
     def test_those_of_several_processes_are_added_up(self) -> None:
         self.history.login()

@@ -135,6 +135,14 @@ class FoldTests(SynchronousTestCase):
         read = json.loads(json.dumps(snapshot))
         self.assertEqual(Snapshot.from_json(read).to_json(), snapshot)
 
+    def test_a_gauge_that_no_page_could_show_is_refused(self) -> None:
+        good = {**Snapshot().to_json(), "gauges": [["sessions", ["local"], 7]]}
+        for level in ("NaN", "Infinity", "-Infinity", "true", "1e19", "9" * 400, '"7"', "null"):
+            told = {**good, "gauges": [["sessions", ["local"], json.loads(level)]]}
+            with self.assertRaises(BadSnapshot):
+                Snapshot.from_json(told)
+            self.assertEqual(together([told, good]).value("sessions"), 7)
+
     def test_a_label_that_cannot_be_shown_or_is_long_is_refused(self) -> None:
         for label in ("a\nb", "\udc80", "x" * 1000, 5, None):
             told = {**Snapshot().to_json(), "counters": [["forwarded_total", [label], 1]]}

@@ -74,6 +74,11 @@ class TallyTests(SynchronousTestCase):
             self.tally.change("forwarded_sessions", f"mail{number}.example.org", by=1)
         for number in range(200):
             self.tally.change("forwarded_sessions", f"mail{number}.example.org", by=-1)
+        # Here, and not only where all are added up.
+        snapshot = self.tally.snapshot()
+        for kind, name in (("counters", "forwarded_total"), ("gauges", "forwarded_sessions")):
+            self.assertEqual(len([each for each in snapshot[kind] if each[0] == name]), 101)
+        self.assertLess(len(self.tally._known), 250)
         figures = self.together()
         members = figures.values["forwarded_total"]
         self.assertEqual(len(members), 101)

@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from qmailldap.interfaces import IForwardedSession, Relayed
 from qmailldap.pop3 import Limits
-from qmailldap.present import QUIET, Entry, Presence, Present
+from qmailldap.present import QUIET, Entry, Kicked, Presence, Present
 from qmailldap.refusal import LoginRefused, Refusal
 from tests.pop3.maildrop import PASSWORD, Admissions, SecureTransport, Server, TLSTransport
 from tests.pop3.test_handing_on import Session
@@ -330,7 +330,7 @@ class UpdateTests(EndingTestCase):
             self.wait()
             self.assertEqual(self.stop(0), b"")
         self.assertFalse(self.entry.cut_off())
-        self.entry.kick()
+        self.assertFalse(self.entry.kick())
         self.assert_open()
         self.assertEqual(self.presence().doing, "QUIT")
         self.synced.callback(0)
@@ -342,10 +342,13 @@ class UpdateTests(EndingTestCase):
 
 
 class KickTests(EndingTestCase):
+    def kick(self, who: str) -> Kicked:
+        return self.successResultOf(Deferred.fromCoroutine(self.present.kick(who)))
+
     def test_one_that_is_idle_is_told(self) -> None:
         self.serve().log_in().say(b"DELE 1\r\n")
         log = self.server.lines_of_log()
-        self.assertEqual(self.present.kick("joe"), 1)
+        self.assertEqual(self.kick("joe"), Kicked(1, 0))
         self.assertEqual(self.server.answers(), KICKED)
         self.assert_closing()
         self.disconnect()
@@ -355,7 +358,7 @@ class KickTests(EndingTestCase):
     def test_one_that_is_at_work_is_cut_off(self) -> None:
         self.serve([b"a", Deferred()]).log_in().say(b"RETR 1\r\n")
         log = self.server.lines_of_log()
-        self.assertEqual(self.present.kick(self.presence().id), 1)
+        self.assertEqual(self.kick(self.presence().id), Kicked(1, 0))
         self.assertEqual(self.server.answers(), b"")
         self.assertTrue(self.server.transport.aborted)
         self.disconnect()
@@ -409,8 +412,10 @@ class ForwardedTests(EndingTestCase):
     def test_it_is_there_until_both_ends_are_gone(self) -> None:
         self.server.connection.connectionLost(LOST)
         self.assertEqual(len([*self.present]), 1)
+        self.assertEqual(self.present.by_member, {"10.0.0.2:110": 1})
         self.session.ended(Relayed("client-closed", 1.0, 2, 3))
         self.assertEqual([*self.present], [])
+        self.assertEqual(self.present.by_member, {})
 
     def test_it_is_told_when_nothing_has_been_passed_on_for_a_moment(self) -> None:
         self.session.silence = 0.9
