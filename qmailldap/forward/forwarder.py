@@ -132,14 +132,16 @@ class Forwarder:
         try:
             session = await self._log_in_there(member, account, client)
         except LoginRefused:
-            self._count("forward_failures_total", member)
+            self._count(member, failed=True)
             raise
-        self._count("forwarded_total", member)
+        self._count(member, failed=False)
         return session
 
-    def _count(self, name: str, member: Member) -> None:
+    def _count(self, member: Member, failed: bool) -> None:
         if self._tally is not None:
-            self._tally.add(name, member.mail_host)
+            # Both, for what compares them finds nothing of a member that has one of them only.
+            self._tally.add("forward_failures_total", member.mail_host, amount=int(failed))
+            self._tally.add("forwarded_total", member.mail_host, amount=int(not failed))
 
     async def _log_in_there(
         self, member: Member, account: RemoteAccount, client: Client

@@ -1,8 +1,9 @@
 """The site of ``--status``: few pages, read only, to few clients at a time, each for a short time.
 
-Whoever reaches it, mail comes first: a client has one request on a connection, without a body, and
-`LONGEST` seconds for all of it; `MOST_CONNECTIONS` are there at a time, of each process. What a
-page costs is for the page to bound.
+Whoever reaches it, mail comes first: a client has one request on a connection, without a body,
+`ASKING` seconds for that and `LONGEST` for all; `MOST_CONNECTIONS` are there at a time, of each
+process, and of more the oldest that has asked nothing yet has to go. What a page costs is for the
+page to bound.
 
 A page is a ``twisted.web.resource.Resource`` and finds here the headers that all have in common. It
 may set others.
@@ -21,13 +22,17 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from qmailldap.ip import parse_ip
 from qmailldap.loglevel import Log
 from qmailldap.printable import printable
 
-__all__ = ["LONGEST", "MOST_CONNECTIONS", "Page", "PlainText", "make_site"]
+__all__ = ["ASKING", "LONGEST", "MOST_CONNECTIONS", "Page", "PlainText", "make_site"]
 
 MOST_CONNECTIONS = 32
-"""Those that are beyond are closed at once."""
+"""Those that are beyond are closed at once, where all others have asked."""
+
+ASKING = 5.0
+"""Seconds until a request is there, to its end."""
 
 LONGEST = 30.0
 """Seconds that a connection lasts, whatever comes and however slowly it is read."""
@@ -36,6 +41,8 @@ _MOST_HEADERS = 100
 _MOST_HEADER_OCTETS = 16 * 1024
 
 _METHODS = (b"GET", b"HEAD")
+
+_LOOPBACK = "localhost"
 
 _log = Log(namespace="qmailldap.status")
 
@@ -108,8 +115,23 @@ class _Request(Request):
             self._refuse(405, "GET and HEAD only")
         elif not self.path.startswith(b"/"):
             self._refuse(400, "no such page")
+        elif not self._is_meant():
+            self._refuse(421, "this address is asked for as localhost, or by its number")
         else:
             super().process()
+
+    def _is_meant(self) -> bool:
+        """Whether a browser may see this.
+
+        On an address that only this host can reach, no other name is served: a page from elsewhere
+        can have its own name lead here, and would then be allowed to read what is answered.
+        """
+        here = parse_ip(str(getattr(self.host, "host", "")))
+        if here is None or not here.is_loopback:
+            return True
+        # Twisted has it from the header Host, without the port.
+        name = self.getRequestHostname().decode("latin-1").strip("[]").lower()
+        return name in ("", _LOOPBACK) or parse_ip(name) is not None
 
     def render(self, resrc: Any) -> None:
         for name, value in _HEADERS.items():
@@ -140,15 +162,28 @@ class _Channel(HTTPChannel):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self._time_is_up = self.site.reactor.callLater(LONGEST, self.transport.abortConnection)
+        self._time_is_up = self.site.reactor.callLater(ASKING, self.make_room)
+        self.site.silent[self] = None
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._time_is_up is not None and self._time_is_up.active():
-            self._time_is_up.cancel()
-        self.site.left()
+        self._stop_clock()
+        self.site.left(self)
         super().connectionLost(reason)
 
+    def _stop_clock(self) -> None:
+        if self._time_is_up is not None and self._time_is_up.active():
+            self._time_is_up.cancel()
+
+    def make_room(self) -> None:
+        """Another may have the place of this one."""
+        self.transport.abortConnection()
+
     def allHeadersReceived(self) -> None:
+        self.site.silent.pop(self, None)
+        self._stop_clock()
+        self._time_is_up = self.site.reactor.callLater(
+            LONGEST - ASKING, self.transport.abortConnection
+        )
         if self.length == 0:
             super().allHeadersReceived()
             return
@@ -177,6 +212,8 @@ class _Site(Site):
         super().__init__(nothing, timeout=LONGEST, reactor=reactor)
         self._pages = pages
         self._connections = 0
+        self.silent: dict[_Channel, None] = {}
+        """Those that have not asked yet, the oldest first."""
 
     def getResourceFor(self, request: Any) -> IResource:
         """The page of just this path: there is nothing below any."""
@@ -186,12 +223,18 @@ class _Site(Site):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         if self._connections >= MOST_CONNECTIONS:
-            return None
+            if not self.silent:
+                return None
+            oldest = next(iter(self.silent))
+            # At once, and not when it is lost: several may come in one go.
+            del self.silent[oldest]
+            oldest.make_room()
         self._connections += 1
         return super().buildProtocol(addr)
 
-    def left(self) -> None:
-        """A connection is gone."""
+    def left(self, channel: _Channel) -> None:
+        """That connection is gone."""
+        self.silent.pop(channel, None)
         self._connections -= 1
 
     def startFactory(self) -> None:

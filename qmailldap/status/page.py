@@ -73,18 +73,46 @@ class StatusPage(Resource):
         self._clock = clock
         self._state = state
         self._users = users
+        # By whether it is loaded again: the last that was made, and who waits for the next.
+        self._made: dict[bool, tuple[State, bytes]] = {}
+        self._waiting: dict[bool, list[Deferred[bytes]]] = {}
 
     def render_GET(self, request: Any) -> int:
         every = request.args.get(b"every") == [b"%d" % EVERY]
-        answer = Deferred.fromCoroutine(self._page(every))
+        answer = self._page(every)
         # Who has left need not be written to.
         request.notifyFinish().addErrback(lambda _: answer.cancel())
         answer.addCallback(self._write, request)
         answer.addErrback(self._failed, request)
         return NOT_DONE_YET
 
-    async def _page(self, every: bool) -> bytes:
+    def _page(self, every: bool) -> Deferred[bytes]:
+        """The page of this moment, which is made once however many look at it."""
+        waiting = self._waiting.get(every)
+        is_first = waiting is None
+        if waiting is None:
+            waiting = self._waiting[every] = []
+        answer: Deferred[bytes] = Deferred(waiting.remove)
+        waiting.append(answer)
+        if is_first:
+            Deferred.fromCoroutine(self._making(every)).addBoth(self._came, every)
+        return answer
+
+    def _came(self, result: bytes | Failure, every: bool) -> None:
+        for each in [*self._waiting.pop(every)]:
+            if not each.called:
+                each.callback(result)  # a Failure is one for all of them
+
+    async def _making(self, every: bool) -> bytes:
         state = await self._state()
+        made = self._made.get(every)
+        if made is not None and made[0] is state:
+            return made[1]
+        octets = await self._make(state, every)
+        self._made[every] = state, octets
+        return octets
+
+    async def _make(self, state: State, every: bool) -> bytes:
         page = html(state, users=self._users, every=every, breathe=self._breathe)
         flat = await flattenString(None, page)
         return b"<!DOCTYPE html>\n" + bytes(flat) + b"\n"

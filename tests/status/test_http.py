@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from qmailldap.status.http import LONGEST, MOST_CONNECTIONS, Page, PlainText, make_site
+from qmailldap.status.http import ASKING, LONGEST, MOST_CONNECTIONS, Page, PlainText, make_site
 
 
 class Waited(Page):
@@ -30,13 +31,14 @@ class Waited(Page):
 class SiteTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
+        self.host = "192.0.2.1"
         self.waited = Waited()
         pages = {"": PlainText(200, "front"), "line": PlainText(200, "good"), "wait": self.waited}
         self.site = make_site(self.reactor, pages)
 
     def connect(self) -> tuple[Any, StringTransport]:
         channel: Any = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
-        transport = StringTransport()
+        transport = StringTransport(hostAddress=IPv4Address("TCP", self.host, 8110))
         transport.abortConnection = transport.abort = self.aborted  # type: ignore
         self.is_aborted = False
         if channel is not None:
@@ -126,19 +128,44 @@ class SiteTests(SynchronousTestCase):
         self.assertEqual(transport.value().count(b"HTTP/1.1 200"), 1)
 
     def test_so_many_connections_and_no_more(self) -> None:
-        channels = [self.connect()[0] for _ in range(MOST_CONNECTIONS)]
+        channels = []
+        for _ in range(MOST_CONNECTIONS):
+            channels.append(self.connect()[0])
+            channels[-1].dataReceived(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertIsNone(self.connect()[0])
         self.lose(channels.pop())
         self.assertIsNotNone(self.connect()[0])
 
-    def test_a_connection_lasts_so_long_and_no_longer_whatever_is_sent(self) -> None:
+    def test_who_has_not_asked_makes_room_for_others_the_oldest_first(self) -> None:
+        silent = [self.connect()[1] for _ in range(MOST_CONNECTIONS)]
+        gone: list[int] = []
+        for number, transport in enumerate(silent):
+            transport.abortConnection = partial(gone.append, number)  # type: ignore
+        for _ in range(3):
+            self.assertEqual(self.get("/line")[0], 200)
+        self.assertEqual(gone, [0, 1, 2])
+
+    def test_who_has_not_asked_for_so_long_has_to_go(self) -> None:
         channel, _ = self.connect()
         for octet in b"GET /line HTTP/1.1":
             channel.dataReceived(bytes([octet]))
-            self.reactor.advance(LONGEST / 20)
+            self.reactor.advance(ASKING / 20)
             self.assertFalse(self.is_aborted)
-        self.reactor.advance(LONGEST / 5)
+        self.reactor.advance(ASKING / 5)
         self.assertTrue(self.is_aborted)
+
+    def test_on_loopback_no_name_of_others_is_answered(self) -> None:
+        def code(host: str) -> int:
+            return self.answer(f"GET /line HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())[0]
+
+        self.host = "127.0.0.1"
+        for host in ("localhost", "localhost:8110", "127.0.0.1:8110", "[::1]:8110", "LOCALHOST"):
+            self.assertEqual(code(host), 200, host)
+        for host in ("rebound.example.net", "rebound.example.net:8110", "localhost.example.net"):
+            self.assertEqual(code(host), 421, host)
+        self.assertEqual(self.answer(b"GET /line HTTP/1.0\r\n\r\n")[0], 200)
+        self.host = "192.0.2.1"
+        self.assertEqual(code("mail1.example.org:8110"), 200)
 
     def test_a_page_that_does_not_come_is_given_up(self) -> None:
         channel, _ = self.connect()

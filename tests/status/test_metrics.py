@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as openmetrics_families,
 )
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.process_collector import ProcessCollector
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -16,6 +18,7 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from qmailldap.figures import FIGURES, Tally
 from qmailldap.figures.table import Kind
+from qmailldap.status import process
 from qmailldap.status.gauges import FRESH, LOOK
 from qmailldap.status.health import Health
 from qmailldap.status.http import Page
@@ -163,6 +166,18 @@ class MetricsTests(PageTestCase):
             self.assertGreater(samples["qmailldap_process_open_fds", worker], 3)
             self.assertGreater(samples["qmailldap_process_max_fds", worker], 3)
             self.assertGreater(samples["qmailldap_process_start_time_seconds", worker], 1e9)
+        self.assertGreater(samples["qmailldap_process_cpu_seconds_total", ""], 0)
+
+    def test_where_little_of_proc_can_be_read_nothing_untrue_is_told(self) -> None:
+        # As with ProcSubset=pid of systemd.
+        no_stat = partial(ProcessCollector, proc=self.mktemp())
+        self.patch(process, "ProcessCollector", no_stat)
+        register_process(self.crew.tallies[0], 1, self.clock)
+        samples = self.samples(self.body(self.get(self.metrics)))
+        self.assertEqual(
+            {name for name, _ in samples if name.startswith("qmailldap_process_")},
+            {"qmailldap_process_cpu_seconds_total"},
+        )
         self.assertGreater(samples["qmailldap_process_cpu_seconds_total", ""], 0)
 
 

@@ -129,6 +129,26 @@ class SafetyTests(SynchronousTestCase):
             # Between thousands there is a narrow space.
             self.assertTrue(text.replace("\n", "").replace("\u202f", "").isprintable(), repr(text))
 
+    def test_markup_in_any_field_is_text(self) -> None:
+        def shown(text: str) -> State:
+            place = one(text, up=False, failed=NOW - 9, why=text, sessions=3)
+            return state(
+                name=text,
+                version=text,
+                servers=(place,),
+                members=(place,),
+                refusals=(refused(reason=text, peer=text, user=text),),
+            )
+
+        tame = Structure(page_of(shown("a"), users=True))
+        for text in ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</title><b>"):
+            page = page_of(shown(text), users=True)
+            self.assertNotIn(text, page)
+            hostile = Structure(page)
+            self.assertEqual(hostile.shape, tame.shape)
+            # The name in two places; both places in the list of troubles, and with their reason.
+            self.assertGreaterEqual("".join(hostile.texts).count(text), 11)
+
     def test_nothing_is_loaded_from_anywhere(self) -> None:
         page = Structure(page_of(state(members=(one(),), refusals=(refused(),)), every=True))
         for tag, attributes in page.elements:
@@ -250,6 +270,39 @@ class ResourceTests(SynchronousTestCase):
         self.assertEqual(self.request.finished, 0)
         self.finish()
         self.assertEqual(self.request.finished, 1)
+
+    def test_it_is_made_once_however_many_look(self) -> None:
+        self.given = succeed(state())
+        made: list[State] = []
+        make = self.page._make
+
+        def counted(state: State, every: bool) -> Any:
+            made.append(state)
+            return make(state, every)
+
+        self.patch(self.page, "_make", counted)
+        requests: list[Any] = [DummyRequest([b""]) for _ in range(3)]
+        for request in requests[:2]:
+            self.page.render(request)
+        self.finish()
+        self.page.render(requests[2])
+        self.finish()
+        self.assertEqual([each.finished for each in requests], [1, 1, 1])
+        self.assertEqual(len({b"".join(each.written) for each in requests}), 1)
+        self.assertEqual(len(made), 1)
+        self.given = succeed(state())
+        self.page.render(DummyRequest([b""]))
+        self.finish()
+        self.assertEqual(len(made), 2)
+
+    def test_one_who_leaves_takes_nothing_from_the_others(self) -> None:
+        other: Any = DummyRequest([b""])
+        self.render()
+        self.page.render(other)
+        self.request.processingFailed(Exception("gone"))
+        self.given.callback(state())
+        self.finish()
+        self.assertEqual((self.request.finished, other.finished), (0, 1))
 
     def test_nothing_is_written_to_who_has_left(self) -> None:
         self.render()

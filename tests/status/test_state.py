@@ -65,6 +65,27 @@ class PartTests(SynchronousTestCase):
         if heard is not None:
             all_of(told(heard)).to_json()
 
+    def test_a_part_with_a_number_that_nobody_could_show_is_none(self) -> None:
+        place = {"name": "a", "up": True}
+        for bad in ("NaN", "Infinity", "-1", "1e12", "true", "9" * 400, '"1"'):
+            number = json.loads(bad)
+            for fields in (
+                {"started": number},
+                {"loaded": number},
+                {"members": [{**place, "failed": number}]},
+                {"refusals": [{"time": number, "reason": "a", "peer": "b"}]},
+            ):
+                self.assertIsNone(Part.from_json({**told(part(1)), **fields}), (bad, fields))
+
+    def test_one_process_that_tells_nonsense_is_as_one_that_tells_nothing(self) -> None:
+        tally = Tally(lambda: NOW)
+        tally.change("sessions", "local", by=2)
+        good = tally.snapshot()
+        bad = {**good, "gauges": [["sessions", ["local"], float("nan")]]}
+        nonsense = {**told(part(2)), "loaded": float("inf")}
+        found = state_of([good, bad], [told(part(1)), nonsense], NOW, name="mail1", workers=2)
+        self.assertEqual((found.sessions.local, found.silent, found.loaded), (2, (2,), NOW - 50))
+
     def test_lists_are_bounded(self) -> None:
         many = part(
             1,
