@@ -10,15 +10,17 @@ import signal
 import socket
 import tempfile
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from qmailldap.log_lines import LINES
 
 from . import server as server_module
+from .clients import refusal_of
 from .cluster import ClusterTestCase, mail_host
 from .mailboxes import MESSAGES
 from .server import Pop3Server
-from .site import SiteTestCase
+from .site import PASSWORD, SiteTestCase
 
 _LIMIT = 10.0
 _JSON = ("--log-format", "json")
@@ -122,9 +124,8 @@ class DestinationTests(SiteTestCase):
     async def used(self, server: Pop3Server) -> None:
         """Start it, log in once rightly and once not, and have it end."""
         await server.start()
-        self.server = server
-        self.assertEqual(await self.refusal_of("joe"), "accepted")
-        self.assertNotEqual(await self.refusal_of("joe", "wrong-one"), "accepted")
+        self.assertEqual(await refusal_of(server.port, "joe", PASSWORD), "accepted")
+        self.assertNotEqual(await refusal_of(server.port, "joe", "wrong-one"), "accepted")
         # The line of the end of a session comes when its connection does.
         code = await server.child.stop()
         self.assertIn(code, (0, -signal.SIGTERM), server.child.last_lines())
@@ -149,22 +150,18 @@ class DestinationTests(SiteTestCase):
         for line in lines:
             self.assertIn(line.get("event"), documented | {None})
 
-    async def test_standard_output_of_workers(self) -> None:
-        await self.slapd.start()
-        server = self.server_of("--workers", "2", *_JSON)
-        await self.used(server)
-        self.assert_complete(parsed(server.log), workers=True)
-
-    async def test_a_file_by_the_tac_file_and_workers(self) -> None:
+    async def test_standard_output_of_workers_and_a_file_by_the_tac_file(self) -> None:
         await self.slapd.start()
         # To where the test looks.
         log = self.directory / "server-1" / "server.log"
         tac = self.directory / "server.tac"
         tac.write_text(_TAC)
         self.patch(server_module, "TAC", tac)
-        server = self.server_of(twistd=["--logfile", str(log)], tac=True)
-        await self.used(server)
-        self.assert_complete(parsed(server.log), workers=True)
+        by_tac = self.server_of(twistd=["--logfile", str(log)], tac=True)
+        server = self.server_of("--workers", "2", *_JSON)
+        await self.together(self.used(by_tac), self.used(server))
+        for each in (by_tac, server):
+            self.assert_complete(parsed(each.log), workers=True)
 
     async def test_standard_error_and_the_journal(self) -> None:
         plain, journal = (
@@ -172,9 +169,8 @@ class DestinationTests(SiteTestCase):
             self.server_of("--log", "journal", "--workers", "2"),
         )
         await self.slapd.start()
-        await self.used(plain)
+        await self.together(self.used(plain), self.used(journal))
         self.assert_complete(parsed(plain.log), workers=False)
-        await self.used(journal)
         for line in journal.log.splitlines():
             self.assertRegex(line, r"\A<[2-7]>\[")
         self.assertRegex(
@@ -186,12 +182,11 @@ class DestinationTests(SiteTestCase):
         syslogd, as_twistd_does = _Syslogd(self), _Syslogd(self)
         await self.slapd.start()
         ours = self.server_of("--log", "syslog", "--workers", "2", *_JSON, before=syslogd.before)
-        await self.used(ours)
-        self.assert_syslog(syslogd, r"qmailldap-pop3\[\d+\]", facility=2, workers=True)
         theirs = self.server_of(
             *_JSON, before=as_twistd_does.before, twistd=["--syslog", "--prefix", "mx1"]
         )
-        await self.used(theirs)
+        await self.together(self.used(ours), self.used(theirs))
+        self.assert_syslog(syslogd, r"qmailldap-pop3\[\d+\]", facility=2, workers=True)
         self.assert_syslog(as_twistd_does, "mx1", facility=1, workers=False)
 
     def assert_syslog(self, syslogd: _Syslogd, ident: str, facility: int, workers: bool) -> None:
@@ -203,7 +198,7 @@ class DestinationTests(SiteTestCase):
         self.assert_complete(parsed("\n".join(text for *_, text in messages)), workers)
 
     async def test_what_cannot_be_is_said_at_the_start(self) -> None:
-        for twistd, options, said in (
+        faults: tuple[tuple[list[str], Sequence[str], str], ...] = (
             ([], ["--log", "nowhere"], "--log is stderr, syslog or journal, not 'nowhere'"),
             ([], ["--log-format", "xml"], "--log-format is text or json, not 'xml'"),
             (
@@ -211,10 +206,11 @@ class DestinationTests(SiteTestCase):
                 _JSON,
                 "--log-format json: twistd's --logger says already how is logged",
             ),
-        ):
-            server = self.server_of(*options, twistd=twistd)
-            # (Older twistds end with 0 where an option is wrong.)
-            finished = await server.refuse_to_start()
+        )
+        servers = [self.server_of(*options, twistd=twistd) for twistd, options, _ in faults]
+        # (Older twistds end with 0 where an option is wrong.)
+        ended = await self.together(*(server.refuse_to_start() for server in servers))
+        for finished, (*_, said) in zip(ended, faults, strict=True):
             self.assertIn(said, finished.text)
 
 

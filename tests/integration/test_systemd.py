@@ -8,6 +8,8 @@ import poplib
 import re
 import signal
 import threading
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from twisted.internet.defer import gatherResults
@@ -16,6 +18,7 @@ from twisted.internet.threads import deferToThread
 from .clients import login
 from .mailboxes import MESSAGES
 from .processes import wait_until
+from .server import Pop3Server
 from .service_manager import Manager
 from .site import PASSWORD, SiteTestCase
 
@@ -32,13 +35,14 @@ _POLLS = 3
 class Stream:
     """Clients that come in a steady stream until they are told to stop."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, users: Sequence[str]) -> None:
         self._port = port
+        self._users = users
         self._stop = threading.Event()
-        self.polls = [0] * _CLIENTS
+        self.polls = [0] * len(users)
         self.faults: list[str] = []
         self.done = gatherResults(
-            [deferToThread(self._poll, number) for number in range(_CLIENTS)], consumeErrors=True
+            [deferToThread(self._poll, number) for number in range(len(users))], consumeErrors=True
         )
 
     def stop(self) -> None:
@@ -48,7 +52,7 @@ class Stream:
         while not self._stop.is_set():
             try:
                 # Each of these raises for what is no +OK.
-                session = login(self._port, f"user{number}", PASSWORD, _LIMIT)
+                session = login(self._port, self._users[number], PASSWORD, _LIMIT)
                 count, _ = session.stat()
                 for message in range(1, count + 1):
                     session.retr(message)
@@ -73,49 +77,62 @@ class Stream:
 class ManagedTestCase(SiteTestCase):
     timeout = 120
 
-    async def start_managed(self, *options: str, **variables: str) -> None:
-        self.manager = Manager()
-        self.addCleanup(self.manager.close)
-        self.slapd = self.new_slapd()
-        self.server = self.new_server(
+    def new_managed(self, name: str, *options: str, **variables: str) -> tuple[Manager, Pop3Server]:
+        """A server, and what holds its socket; neither it nor `slapd` is started."""
+        manager = Manager()
+        self.addCleanup(manager.close)
+        server = self.new_server(
             self.slapd.address,
+            name,
             options=options,
-            before=self.manager.before,
-            variables={**self.manager.variables, **variables},
+            before=manager.before,
+            variables={**manager.variables, **variables},
         )
-        self.manager.adopt(self.server)
-        await self.together(self.slapd.start(), self.start_again())
+        manager.adopt(server)
+        return manager, server
 
-    async def start_again(self) -> None:
-        self.manager.forget()
-        await self.server.start()
-        await self.manager.is_told("READY=1", self.server)
+    async def start_managed(self, *options: str, **variables: str) -> None:
+        self.slapd = self.new_slapd()
+        self.manager, self.server = self.new_managed("server", *options, **variables)
+        await self.together(self.slapd.start(), self.begin(self.manager, self.server))
+
+    async def begin(self, manager: Manager, server: Pop3Server) -> None:
+        manager.forget()
+        await server.start()
+        await manager.is_told("READY=1", server)
 
     def workers(self) -> list[int]:
         return [each.pid for each in self.server.processes if each.parent == self.server.child.pid]
 
 
 class ActivationTests(ManagedTestCase):
-    async def restart_under_load(self, *options: str) -> None:
-        for number in range(_CLIENTS):
-            self.user(f"user{number}", messages=[MESSAGES["plain"]])
-        await self.start_managed(*options)
-        stream = Stream(self.manager.port)
+    async def test_a_restart_loses_no_connection_also_of_workers(self) -> None:
+        several: dict[str, list[str]] = {"one": [], "workers": ["--workers", "2"]}
+        users = {name: [f"{name}{number}" for number in range(_CLIENTS)] for name in several}
+        for user in chain.from_iterable(users.values()):
+            self.user(user, messages=[MESSAGES["plain"]])
+        self.slapd = self.new_slapd()
+        await self.slapd.start()
+        restarts = (
+            self.restart_under_load(*self.new_managed(name, *options), users[name])
+            for name, options in several.items()
+        )
+        await self.together(*restarts)
+
+    async def restart_under_load(
+        self, manager: Manager, server: Pop3Server, users: Sequence[str]
+    ) -> None:
+        await self.begin(manager, server)
+        stream = Stream(manager.port, users)
         self.addCleanup(stream.stop)
         await stream.goes_on()
         # Whoever comes while there is no server waits in the socket until there is one.
-        await self.server.stop()
-        await self.start_again()
+        await server.stop()
+        await self.begin(manager, server)
         await stream.goes_on()
         stream.stop()
         await stream.done
         self.assertEqual(stream.faults, [])
-
-    async def test_a_restart_loses_no_connection(self) -> None:
-        await self.restart_under_load()
-
-    async def test_a_restart_of_workers_loses_no_connection(self) -> None:
-        await self.restart_under_load("--workers", "2")
 
 
 class NotificationTests(ManagedTestCase):
