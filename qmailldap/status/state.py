@@ -32,6 +32,9 @@ LATEST = 50
 MOST_PLACES = 100
 """Directory servers, and machines of members, that are told of."""
 
+_MOST_NAMED = 5
+"""Members that are down and are told of one by one, before all else."""
+
 _LONGEST = 300
 _LARGEST = 1e15
 _LATEST = 1e11
@@ -296,9 +299,12 @@ def _troubles(state: State) -> Iterable[str]:
         else:
             for name in down:
                 yield f"The directory server {name} is down."
-    for each in state.members:
-        if not each.up:
-            yield f"The member {each.name} is down."
+    lost = [each.name for each in state.members if not each.up]
+    if len(lost) > _MOST_NAMED:
+        yield f"{len(lost)} members of {len(state.members)} are down."
+    else:
+        for name in lost:
+            yield f"The member {name} is down."
 
 
 def together_of(places: Iterable[Place]) -> tuple[Places, ...]:

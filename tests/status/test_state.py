@@ -152,6 +152,12 @@ class TogetherTests(SynchronousTestCase):
             state(servers=(down,)).troubles, ("No directory server answers: nobody can log in.",)
         )
 
+    def test_many_members_that_are_down_are_one_trouble(self) -> None:
+        down = one(up=False, failed=NOW, why="refused")
+        lost = [attrs.evolve(down, name=f"m{number}") for number in range(6)]
+        found = state(members=(*lost, one("m9")))
+        self.assertEqual(found.troubles, ("6 members of 7 are down.",))
+
     def test_a_command_reads_what_the_server_has_told(self) -> None:
         found = state(members=(one(sessions=3),), refusals=(refused(user="joe"),))
         self.assertEqual(State.from_json(json.loads(json.dumps(found.to_json()))), found)
