@@ -188,6 +188,9 @@ class World:
         give_up_at = self.reactor.seconds() + _A_DAY
         while not enough() and self.reactor.seconds() < give_up_at:
             self._turn()
+            # The system gives up in its own time, too.
+            for lookup in [each for each in self.reactor.names.lookups if not each.called]:
+                lookup.errback(OSError("no name server answers"))
             due = [call.getTime() for call in self.reactor.getDelayedCalls()]
             if due:
                 self.reactor.advance(max(0.0, min([*due, give_up_at]) - self.reactor.seconds()))
